@@ -1,0 +1,212 @@
+"""The experiment as frozen values: recipe, cell, case; their ids and their identity.
+
+A field added later with a default leaves old identities alone, because defaults are left out of the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
+from typing import Any
+
+from prunebench.errors import UsageError
+from prunebench.spec import Spec
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every training and fine-tuning hyperparameter; learning rates per step, lengths in epochs."""
+
+    name: str = "custom"
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    batch_size: int = 128
+    epochs: int = 10
+    decay: str = "cosine"  # constant, cosine, or step: ×0.1 at 50 % and 75 %
+    augment: str = "none"  # none, or crop_flip: pad by 4, random crop, random mirror
+    fine_tune_epochs: int = 5
+    fine_tune_learning_rate: float = 1e-3
+    prune_rounds: int = 5  # prune/fine-tune alternations of every schedule but one_shot
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "fine_tune_epochs", "batch_size", "prune_rounds"):
+            low = 0 if name == "fine_tune_epochs" else 1
+            if getattr(self, name) < low:
+                raise UsageError(f"recipe {self.name!r}: {name} is {getattr(self, name)}; it must be at least {low}")
+        for name, known in (
+            ("optimizer", ("adam", "sgd")),
+            ("decay", ("constant", "cosine", "step")),
+            ("augment", ("none", "crop_flip")),
+        ):
+            if getattr(self, name) not in known:
+                raise UsageError(
+                    f"recipe {self.name!r}: unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
+                )
+
+    def training_fields(self) -> dict[str, Any]:
+        """What the dense checkpoint depends on: all but the name and the fine-tuning."""
+        return {k: v for k, v in self._identity().items() if not k.startswith(("fine_tune", "prune"))}
+
+    def fine_tuning_fields(self) -> dict[str, Any]:
+        """What a pruned checkpoint depends on besides its dense parent."""
+        return {k: v for k, v in self._identity().items() if k not in ("epochs", "learning_rate")}
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name != "name" and (f.name in _ALWAYS_HASHED or getattr(self, f.name) != f.default)
+        }
+
+
+# Schema 1's fields. One added later is hashed only where it differs from its default, so old keys stay.
+_ALWAYS_HASHED = frozenset(
+    [
+        "optimizer",
+        "learning_rate",
+        "momentum",
+        "weight_decay",
+        "batch_size",
+        "epochs",
+        "decay",
+        "augment",
+        "fine_tune_epochs",
+        "fine_tune_learning_rate",
+        "prune_rounds",
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid; sparsity is the fraction of prunable weights that are zero, in [0, 1)."""
+
+    dataset: str
+    model: str
+    criterion: str = NONE
+    granularity: str = NONE
+    scope: str = NONE
+    schedule: str = NONE
+    sparsity: float = 0.0
+    seed: int = 0
+    recipe: Recipe = Recipe()
+
+    @property
+    def is_control(self) -> bool:
+        """True for the unpruned control."""
+        return self.criterion == NONE
+
+    @property
+    def control(self) -> Cell:
+        """The unpruned control that this cell is compared with."""
+        return Cell(self.dataset, self.model, seed=self.seed, recipe=self.recipe)
+
+    @property
+    def id(self) -> str:
+        """Readable and unique within a grid: `lenet5-mnist-l1-weight-global-agp-s900-seed0`."""
+        parts = (self.model, self.dataset, self.criterion, self.granularity, self.scope, self.schedule)
+        return "-".join([*(Spec.parse(p).slug for p in parts), f"s{per_mille(self.sparsity)}", f"seed{self.seed}"])
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Cell:
+        known = {f.name for f in fields(Recipe)}
+        recipe = Recipe(**{k: v for k, v in data["recipe"].items() if k in known})
+        return cls(**{**{f.name: data[f.name] for f in fields(cls) if f.name in data}, "recipe": recipe})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cell run by one backend at one batch size: one pytest case."""
+
+    cell: Cell
+    backend: str
+    batch_size: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.cell.id}-{Spec.parse(self.backend).slug}-b{self.batch_size}"
+
+    def marks(self) -> dict[str, Any]:
+        """Keyword values for `-m "cell(criterion='l1', sparsity=900)"`; sparsity in per mille."""
+        c, mille = self.cell, per_mille(self.cell.sparsity)
+        return {
+            "dataset": c.dataset,
+            "model": c.model,
+            "criterion": c.criterion,
+            "granularity": c.granularity,
+            "scope": c.scope,
+            "schedule": c.schedule,
+            "sparsity": int(mille) if mille.isdigit() else mille,
+            "seed": c.seed,
+            "recipe": c.recipe.name,
+            "backend": self.backend,
+            "batch": self.batch_size,
+            "batch_size": self.batch_size,
+        }
+
+
+def per_mille(sparsity: float) -> str:
+    """`900` for 0.9, `000` for 0, `916_7` for 0.9167: digits that `-k` can take."""
+    value = Decimal(repr(float(sparsity))) * 1000
+    whole, _, fraction = f"{value.normalize():f}".partition(".")
+    return whole.zfill(3) + (f"_{fraction}" if fraction else "")
+
+
+def check_sparsity(value: Any) -> float:
+    """The value as a float in [0, 1); UsageError otherwise."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"sparsity {value!r} is not a number; give a fraction in [0, 1), for example 0.9") from None
+    if not 0.0 <= number < 1.0:
+        raise UsageError(f"sparsity {value} is outside [0, 1); it is the fraction of weights removed, for example 0.9")
+    return number
+
+
+def grid(
+    *,
+    datasets: Sequence[str],
+    models: Sequence[str],
+    criteria: Sequence[str],
+    granularities: Sequence[str],
+    scopes: Sequence[str],
+    schedules: Sequence[str],
+    sparsities: Sequence[float],
+    seeds: Sequence[int],
+    recipe: Any,
+) -> Iterator[Cell]:
+    """All cells in a fixed order, each dense parent's control first; `recipe(model, dataset)` gives the recipe."""
+    for data, net, seed in itertools.product(unique(datasets), unique(models), unique(seeds)):
+        chosen = recipe(net, data)
+        yield Cell(data, net, seed=seed, recipe=chosen)
+        for axes in itertools.product(*map(unique, (criteria, granularities, scopes, schedules, sparsities))):
+            if axes[-1] > 0:
+                criterion, granularity, scope, schedule, sparsity = axes
+                yield Cell(data, net, criterion, granularity, scope, schedule, sparsity, seed, chosen)
+
+
+def unique(values: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(values))
+
+
+def digest(fields_: dict[str, Any]) -> str:
+    """Hash of canonical fields: 32 hex digits of SHA-256 over sorted JSON; None values are left out."""
+    kept = {k: v for k, v in fields_.items() if v is not None}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def derive_seed(seed: int, *purpose: str) -> int:
+    """A 63-bit seed for one purpose, so that data order, masks and initial weights never share a stream."""
+    return int.from_bytes(hashlib.sha256("/".join([str(seed), *purpose]).encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,124 @@
+"""Criteria: scores for every prunable weight, higher = keep, and nothing else.
+
+A criterion plugin is `f(layer, **params) -> scores` of the weight's shape; `@pb.criterion` declares what it needs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from prunebench.criteria.needs import NEEDS, Layer, gather
+from prunebench.errors import PluginError, PrunebenchError, UsageError
+from prunebench.registry import Plugin, get
+from prunebench.spec import Spec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+__all__ = ["NEEDS", "Layer", "needs_data", "reducer", "rounds", "score"]
+
+_REDUCTIONS: dict[str, Callable[[Any], Any]] = {
+    "sum": lambda s: s.sum(-1),
+    "mean": lambda s: s.mean(-1),
+    "max": lambda s: s.amax(-1),
+}
+
+
+def _declared(text: str) -> tuple[Plugin, Spec]:
+    plugin, spec = get("criteria", text)
+    for need in plugin.declared["needs"]:
+        if need not in NEEDS:
+            raise PluginError(
+                f"criterion {plugin.name!r} needs {need!r}, which is not gathered; known: {', '.join(NEEDS)}"
+            )
+    if plugin.declared.get("compare", "layer") not in ("layer",):
+        raise PluginError(
+            f"criterion {plugin.name!r}: compare={plugin.declared['compare']!r} is not supported yet; known: layer"
+        )
+    return plugin, spec
+
+
+def needs_data(text: str) -> bool:
+    """True where the criterion must see batches of (x, y)."""
+    return bool(_declared(text)[0].declared["needs"])
+
+
+def rounds(text: str) -> int:
+    """How often pb.prune rescores on the way to the target."""
+    return int(_declared(text)[0].declared.get("rounds", 1))
+
+
+def reducer(text: str) -> Callable[[Tensor], Tensor]:
+    """(filters, weights) scores -> (filters,), as the criterion declares it."""
+    plugin, spec = _declared(text)
+    reduce = plugin.declared.get("reduce", "sum")
+    if isinstance(reduce, str):
+        if reduce not in _REDUCTIONS:
+            raise PluginError(
+                f"criterion {plugin.name!r}: reduce={reduce!r} is unknown; known: {', '.join(_REDUCTIONS)}"
+            )
+        return _REDUCTIONS[reduce]
+    accepted = inspect.signature(reduce).parameters
+    defaults = {
+        k: p.default for k, p in inspect.signature(plugin.function).parameters.items() if p.default is not p.empty
+    }
+    given = {**defaults, **dict(spec.params)}
+    bound = set(reduce.keywords) if isinstance(reduce, partial) else set()
+    return partial(reduce, **{k: v for k, v in given.items() if k in accepted and k not in bound})
+
+
+def score(
+    text: str,
+    model: nn.Module,
+    modules: Mapping[str, Any],
+    *,
+    data: Iterable[tuple[Any, Any]] | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Scores by parameter name, each of its weight's shape; the model is left as it was.
+
+    Raises UsageError where the criterion needs data and none came, PluginError naming plugin and layer where it
+    raises, returns a wrong shape or NaN, or changes a weight.
+    """
+    import torch
+
+    plugin, spec = _declared(text)
+    function = plugin.bind(spec)
+    needs = plugin.declared["needs"]
+    if needs and data is None:
+        raise UsageError(f"criterion {plugin.name!r} needs data ({', '.join(needs)}); pass data=[(x, y), …]")
+    layers = gather(model, modules, needs, data, loss, plugin.name)
+    scores = {}
+    for name, layer in layers.items():
+        before = layer.weight.clone()
+        try:
+            result = function(layer)
+        except PrunebenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"criterion {plugin.name!r} raised on {name}: {type(error).__name__}: {error}") from error
+        _check(plugin.name, name, result, before)
+        if not torch.equal(modules[name].weight.detach(), before):
+            with torch.no_grad():
+                modules[name].weight.copy_(before)
+            raise PluginError(f"criterion {plugin.name!r} changed the weight of {name}; a criterion only scores")
+        scores[name] = result.detach()
+    return scores
+
+
+def _check(plugin: str, layer: str, result: Any, weight: Tensor) -> None:
+    import torch
+
+    if not isinstance(result, torch.Tensor):
+        raise PluginError(f"criterion {plugin!r} returned {type(result).__name__} for {layer}; expected a tensor")
+    if result.shape != weight.shape:
+        raise PluginError(
+            f"criterion {plugin!r} returned shape {tuple(result.shape)} for {layer}; "
+            f"expected the weight's shape {tuple(weight.shape)}"
+        )
+    if result.is_complex() or not torch.isfinite(result).all():
+        raise PluginError(f"criterion {plugin!r} returned NaN or infinite scores for {layer}")

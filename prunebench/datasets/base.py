@@ -1,0 +1,84 @@
+"""A dataset as resident tensors: train, validation and test splits, and how a batch is normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from prunebench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Split:
+    """images (n, channels, height, width) uint8 and labels (n,) int64, both resident."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits with the channel means and deviations of the training images (in 0…1 units)."""
+
+    name: str
+    classes: int
+    train: Split
+    validation: Split
+    test: Split
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (n, c, h, w) -> float32 of zero mean and unit deviation per channel."""
+        scale = (1 / (255 * self.std)).view(-1, 1, 1)
+        return images.float().mul_(scale).sub_((self.mean / self.std).view(-1, 1, 1))
+
+    def batches(self, split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised batches in order; the last one may be short."""
+        for start in range(0, len(split), size):
+            yield self.normalise(split.images[start : start + size]), split.labels[start : start + size]
+
+
+def make(name: str, classes: int, train: Split, test: Split, *, validation_share: float = 0.1) -> Dataset:
+    """A dataset from its official train and test parts; validation is held out from train, by class, always alike."""
+    generator = torch.Generator().manual_seed(20240229)
+    held = torch.zeros(len(train), dtype=torch.bool)
+    for label in range(classes):
+        members = (train.labels == label).nonzero().flatten()
+        held[members[torch.randperm(len(members), generator=generator)[: round(len(members) * validation_share)]]] = (
+            True
+        )
+    kept = Split(train.images[~held], train.labels[~held])
+    values = kept.images.transpose(0, 1).flatten(1)
+    # Summed in integers and float64: a float32 mean over 50 million pixels is off in the third digit.
+    mean = values.sum(1).double() / values.shape[1] / 255
+    square = torch.stack([(row.to(torch.int32) ** 2).sum() for row in values]).double() / values.shape[1] / 255**2
+    std = (square - mean**2).clamp_min(1e-8).sqrt()
+    return Dataset(name, classes, kept, Split(train.images[held], train.labels[held]), test, mean.float(), std.float())
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """uint8 (n, c, h, w) -> uint8 (n, c, size, size), bilinear."""
+    if images.shape[-2:] == (size, size):
+        return images
+    scaled = F.interpolate(images.float(), size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+    return scaled.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def check_size(size: int, name: str) -> int:
+    """The size, or UsageError where it isn't a whole number of pixels from 4 to 1024."""
+    if not isinstance(size, int) or not 4 <= size <= 1024:
+        raise UsageError(f"dataset {name!r}: size={size} can't be used; give pixels per side from 4 to 1024")
+    return size

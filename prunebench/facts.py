@@ -1,0 +1,76 @@
+"""What one case measured: schema 1 of `benchmark.extra_info`, complete by itself, missing = null."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from prunebench.cell import Case, Cell
+from prunebench.errors import UsageError
+
+SCHEMA = 1
+STATUSES = ("ok", "diverged", "oom", "timeout", "failed")
+
+# Every fact with its unit; a saved run is read by these names. Order is the order in the JSON.
+FIELDS = {
+    "accuracy": "fraction of the test split classified right, through this backend",
+    "accuracy_dense": "the same of the unpruned control, through torch",
+    "relative_error": "largest difference from a float64 reference over its largest value",
+    "nonzeros": "prunable weights that are not zero",
+    "prunable": "conv and linear weights",
+    "parameters": "all parameters",
+    "macs": "multiply-adds per sample with a nonzero weight",
+    "macs_dense": "multiply-adds per sample",
+    "disk_bytes": "bytes of the bitmask-compressed checkpoint",
+    "dense_disk_bytes": "bytes of the dense checkpoint",
+    "resident_bytes": "bytes of weights that the backend keeps in memory",
+    "latency_seconds": "median seconds per batch",
+    "baseline_seconds": "median seconds per batch of the baseline, in the same interleaved blocks",
+    "speedup": "baseline time over this backend's time, median over interleaved blocks",
+    "speedup_low": "lower end of its 95 % interval",
+    "speedup_high": "upper end of its 95 % interval",
+    "baseline": "the dense way that the speed-up is against",
+    "verdict": "faster, slower, inconclusive or unstable",
+    "blocks": "interleaved blocks timed",
+    "training_seconds": "seconds that training or fine-tuning this checkpoint took, when it was made",
+}
+
+
+def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
+    """The complete facts of a case; a NaN or infinite number becomes null, as JSON has no such thing."""
+    unknown = set(values) - set(FIELDS) - {"reason"}
+    if unknown or status not in STATUSES:
+        raise ValueError(f"not facts of schema {SCHEMA}: {sorted(unknown) or status}")
+    return {
+        "schema": SCHEMA,
+        "cell": case.cell.as_dict(),
+        "backend": case.backend,
+        "batch_size": case.batch_size,
+        "threads": threads,
+        "status": status,
+        "reason": values.get("reason"),
+        **{name: _plain(values.get(name)) for name in FIELDS},
+    }
+
+
+def case_of(facts: Mapping[str, Any]) -> Case:
+    """The case that facts tell of; UsageError for a schema that this version doesn't read."""
+    if facts.get("schema") != SCHEMA:
+        raise UsageError(
+            f"facts have schema {facts.get('schema')!r}; this version reads {SCHEMA}: run the benchmark again"
+        )
+    try:
+        return Case(Cell.from_dict(facts["cell"]), str(facts["backend"]), int(facts["batch_size"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"facts are incomplete ({error}); run the benchmark again") from error
+
+
+def repetition_of(cell: Cell) -> Cell:
+    """The cell with its seed cleared: cells equal under it are repetitions of one experiment."""
+    return replace(cell, seed=0)
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,100 @@
+"""Checkpoints on disk: safetensors with dense or bitmask-compressed weights; never pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from prunebench.errors import UsageError, unknown
+from prunebench.formats import bitmask
+
+__all__ = ["FORMATS", "from_bytes", "load", "save", "to_bytes"]
+
+FORMATS = ("dense", "bitmask")
+
+
+def to_bytes(state: Mapping[str, Tensor], format: str = "bitmask") -> bytes:
+    """A state dict as one safetensors file; "bitmask" compresses floating tensors that are at least half zero."""
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS)
+    tensors: dict[str, Tensor] = {}
+    compressed = []
+    for name, tensor in state.items():
+        if format == "bitmask" and bitmask.pays(tensor):
+            tensors.update({f"{name}.{part}": value for part, value in bitmask.encode(tensor).items()})
+            compressed.append(name)
+        else:
+            # A copy: safetensors refuses tensors that share memory, as tied weights do.
+            tensors[name] = tensor.detach().cpu().contiguous().clone()
+    metadata = {"format": "pt", "prunebench": json.dumps({"schema": 1, "bitmask": sorted(compressed)})}
+    return safetensors.torch.save(tensors, metadata)
+
+
+def from_bytes(content: bytes) -> dict[str, Tensor]:
+    """The state dict in a file's content; UsageError for one that is not safetensors or is damaged."""
+    try:
+        tensors = safetensors.torch.load(content)
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+        compressed = json.loads(metadata.get("prunebench", "{}")).get("bitmask", [])
+        for name in compressed:
+            tensors[name] = bitmask.decode({part: tensors.pop(f"{name}.{part}") for part in bitmask.PARTS})
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise UsageError(f"not a readable safetensors checkpoint: {error}") from error
+    return tensors
+
+
+def save(model: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str], format: str = "bitmask") -> int:
+    """Write a model's (or a state dict's) tensors; returns the bytes written. The file appears whole or not at all.
+
+    format: "dense", or "bitmask" (a bit per weight and the nonzero values). Raises UsageError where the format is
+    unknown or the path can't be written.
+    """
+    content = to_bytes(model.state_dict() if isinstance(model, nn.Module) else model, format)
+    target = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise UsageError(f"can't write {target}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except OSError as error:
+        raise UsageError(f"can't write {target}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+    return len(content)
+
+
+def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> dict[str, Tensor]:
+    """Read a checkpoint; with a model, load it there too (all names must fit). Returns the dense state dict.
+
+    Raises UsageError where the file is missing, damaged, or does not fit the model.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"can't read {path}: {error.strerror}") from error
+    try:
+        state = from_bytes(content)
+    except UsageError as error:
+        raise UsageError(f"{path} is {error}") from error
+    if model is not None:
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UsageError(f"{path} does not fit {type(model).__name__}: {reason}") from error
+    return state

@@ -1,0 +1,19 @@
+"""Weight granularity: every weight for itself (unstructured pruning)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from prunebench.granularities import Scored
+from prunebench.registry import granularity
+from prunebench.units import UnitSet, forced
+
+
+@granularity("weight")
+def weight(scored: Scored) -> list[UnitSet]:
+    """One set per layer, one unit per weight, in memory order."""
+    return [_layer(name, forced(score, scored.kept(name))) for name, score in scored.scores.items()]
+
+
+def _layer(name: str, score: Tensor) -> UnitSet:
+    return UnitSet((name,), score.flatten(), 1, lambda keep: {name: keep.view(score.shape)})

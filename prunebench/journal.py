@@ -1,0 +1,51 @@
+"""Facts of a running benchmark, one line each, so that a killed run loses at most the case in progress.
+
+pytest-benchmark writes its file at the end of a session only. The journal lies beside it under the same name with
+the ending .partial.jsonl, is read like a saved run, and goes away once the run's own file is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from prunebench.errors import UsageError
+
+RUN_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+SUFFIX = ".partial.jsonl"
+
+
+def check_run_name(name: str) -> str:
+    """The name, or UsageError where it can't be a run's (it becomes part of a file name)."""
+    if not RUN_NAME.match(name):
+        raise UsageError(f"--benchmark-save={name!r} can't be a run's name; names match {RUN_NAME.pattern}")
+    return name
+
+
+class Journal:
+    """An append-only file of facts; the first line tells of the machine."""
+
+    def __init__(self, folder: Path, name: str, machine: dict[str, Any]) -> None:
+        self.folder, self.name = Path(folder), name
+        self.path = self.folder / f"{name}-{os.getpid()}{SUFFIX}"
+        self._before = set(self.folder.glob(f"*_{name}.json"))
+        self._header = {"machine": machine, "datetime": datetime.now(timezone.utc).isoformat()}
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """Append one case's facts and sync them to disk."""
+        first = not self.path.exists()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a") as file:
+            for line in ([self._header] if first else []) + [facts]:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Remove the journal if the run was saved meanwhile; else it stays as the run's only trace."""
+        if set(self.folder.glob(f"*_{self.name}.json")) - self._before:
+            self.path.unlink(missing_ok=True)

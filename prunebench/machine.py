@@ -1,0 +1,82 @@
+"""The machine as a value: what a timing depends on, a short id for it, and thread counts held for a while."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("prunebench", "torch", "torchvision", "numpy", "scipy", "pandas", "pytest", "pytest-benchmark")
+
+
+def cores() -> int:
+    """CPUs this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def cpu_name() -> str:
+    """The CPU's brand string with its family and model, as far as the system tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)$", text.split("\n\n")[0], re.MULTILINE))
+    if "model name" not in fields:
+        return platform.machine()
+    return f"{fields['model name']} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
+
+
+def memory_bytes() -> int | None:
+    """Physical memory, or None where the system doesn't tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe(engine: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Everything that a timing column must have in common; `id` is a hash of it. No host name, no paths."""
+    facts: dict[str, Any] = {
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "engine": engine or {},
+        "versions": {k: v for k, v in versions().items() if k in ("python", "torch", "scipy", "numpy", "prunebench")},
+    }
+    text = repr(sorted((k, str(v)) for k, v in facts.items()))
+    return {"id": hashlib.sha256(text.encode()).hexdigest()[:10], **facts, "memory_bytes": memory_bytes()}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Hold torch and the BLAS and OpenMP pools at `count` threads, then restore what was."""
+    import threadpoolctl
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with threadpoolctl.threadpool_limits(count):
+            yield
+    finally:
+        torch.set_num_threads(before)

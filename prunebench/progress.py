@@ -1,0 +1,113 @@
+"""What a long grid says while it runs: an estimate first, then a line per checkpoint with the time left."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from prunebench import pipeline
+from prunebench.cell import Case, Cell
+
+if TYPE_CHECKING:
+    from prunebench.pipeline import Lab
+
+# A case besides its timing: compile, float64 check, accuracy, and the rounds for pytest-benchmark's history.
+CASE_OVERHEAD_SECONDS = 0.6
+QUIET_SECONDS = 2.0
+
+
+class Progress:
+    """Counts checkpoints and cases; `write` gets whole lines."""
+
+    def __init__(self, write: Callable[[str], None], timing_seconds: float) -> None:
+        self.write = write
+        self.case_seconds = timing_seconds * 1.25 + CASE_OVERHEAD_SECONDS
+        self._start = self._spoke = time.monotonic()
+        self._costs: dict[Cell, float] = {}
+        self._cases = self._measured = self._made = 0
+
+    def announce(self, cases: Sequence[Case], lab: Lab) -> None:
+        """One line: cells, how many are stored, cases, minutes; a few training steps are timed for it."""
+        cells = list(dict.fromkeys(case.cell for case in cases))
+        missing = pipeline.to_make(cells, lab)
+        if missing:
+            lab.store.check_writable()
+        steps: dict[Any, float] = {}
+        for cell in missing:
+            kind = (cell.dataset, cell.model, cell.recipe)
+            if kind not in steps:
+                steps[kind] = _step_seconds(cell, lab)
+            epochs = cell.recipe.epochs if cell.is_control else cell.recipe.fine_tune_epochs
+            per_epoch = math.ceil(len(lab.data(cell.dataset).train) / cell.recipe.batch_size)
+            self._costs[cell] = steps[kind] * epochs * per_epoch
+        self._cases = len(cases)
+        training, measuring = sum(self._costs.values()), len(cases) * self.case_seconds
+        self.write(
+            f"prunebench: {len(cells)} cells, {len(missing)} checkpoints to train ({_span(training)}), "
+            f"{len(cases)} cases to measure ({_span(measuring)}); about {_span(training + measuring)} in all"
+        )
+
+    def tell(self, cell: Cell, step: int, steps: int) -> None:
+        """Called after each epoch; speaks only where nothing was said for a while."""
+        if time.monotonic() - self._spoke > 10 * QUIET_SECONDS:
+            self._say(f"{cell.id}: {100 * step // steps} % trained")
+
+    def said(self, cell: Cell, made: Any) -> None:
+        """Called once a checkpoint was made."""
+        self._made += 1
+        self._costs.pop(cell, None)
+        meta = made.meta
+        result = f"validation {100 * meta['validation_accuracy']:.1f} %" if meta["status"] == "ok" else meta["reason"]
+        collapse = f"; {meta['collapse']}" if meta.get("collapse") else ""
+        self._say(f"{cell.id}: {result} in {meta.get('training_seconds', 0):.1f} s{collapse}")
+
+    def measured(self) -> None:
+        """Called after each case."""
+        self._measured += 1
+        if time.monotonic() - self._spoke > 10 * QUIET_SECONDS:
+            self._say("measuring")
+
+    def done(self) -> None:
+        """The total, once."""
+        if self._measured:
+            self.write(
+                f"prunebench: {self._measured} of {self._cases} cases in {_span(time.monotonic() - self._start)}"
+            )
+
+    def _say(self, text: str) -> None:
+        left = sum(self._costs.values()) + (self._cases - self._measured) * self.case_seconds
+        self.write(f"prunebench: [{self._measured}/{self._cases}] {text}; {_span(left)} left")
+        self._spoke = time.monotonic()
+
+
+def _step_seconds(cell: Cell, lab: Lab) -> float:
+    """Seconds of one training step, measured on a throw-away model."""
+    import torch
+    import torch.nn.functional as F
+
+    from prunebench import machine, models
+
+    data = lab.data(cell.dataset)
+    model = models.build(cell.model, data.input_shape, data.classes).train()
+    x = data.normalise(data.train.images[: cell.recipe.batch_size])
+    y = data.train.labels[: cell.recipe.batch_size]
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6)
+    with machine.threads(machine.cores()):
+        for _ in range(3):  # the last of three: the first pays for warming up
+            start = time.perf_counter()
+            F.cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return time.perf_counter() - start
+
+
+def _span(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )

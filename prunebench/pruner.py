@@ -1,0 +1,154 @@
+"""Pruning a model: `prune` in one call, `Pruner` inside anybody's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from prunebench import criteria, schedules, scopes
+from prunebench.cell import check_sparsity
+from prunebench.errors import UsageError
+from prunebench.granularities import Scored, unit_sets
+from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of
+from prunebench.registry import check
+from prunebench.units import select
+
+_Data = Iterable[tuple[Any, Any]]
+_Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def prune(
+    model: nn.Module,
+    sparsity: float,
+    criterion: str = "l1",
+    scope: str = "global",
+    granularity: str = "weight",
+    data: _Data | None = None,
+    *,
+    exclude: Sequence[str] = (),
+    loss: _Loss | None = None,
+) -> dict[str, Tensor]:
+    """Prune a model in place, at once; returns {parameter name: bool mask, True = kept}.
+
+    sparsity: fraction of prunable weights removed, in [0, 1): ⌊N·s + ½⌋ of N, exact in total for scope "global" and
+    per layer for "layerwise", at least one weight per layer left. data: batches of (x, y) for criteria that need
+    them; loss: mean over a batch, cross-entropy unless given. exclude: patterns such as "*.fc".
+    Raises UsageError for a value that can't be, PluginError for a plugin that misbehaves; the model is then untouched.
+    """
+    pruner = Pruner(
+        model,
+        sparsity,
+        criterion,
+        scope,
+        "one_shot",
+        criteria.rounds(check("criteria", criterion)),
+        granularity=granularity,
+        data=data,
+        exclude=exclude,
+        loss=loss,
+        start=False,
+    )
+    if pruner.steps == 1:
+        pruner.prune_to(1.0)
+    else:
+        pruner.prune_in_rounds()
+    return pruner.masks
+
+
+class Pruner:
+    """Prunes along a schedule inside a training loop, and keeps pruned weights at exactly zero.
+
+    Call `step()` after every `optimizer.step()`: call k of n = steps prunes to schedule(k/n) of the final sparsity
+    ("one_shot" prunes all when made), and every call sets pruned weights back to zero, so that neither momentum nor
+    weight decay revives them. `masks` holds {parameter name: bool, True = kept}; masks only ever shrink.
+    every: prune only at each every-th call (n calls then reach k = n/every prunings; the last one is never missed).
+    Raises what `prune` raises.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sparsity: float,
+        criterion: str = "l1",
+        scope: str = "global",
+        schedule: str = "agp",
+        steps: int = 1000,
+        *,
+        granularity: str = "weight",
+        data: _Data | None = None,
+        exclude: Sequence[str] = (),
+        loss: _Loss | None = None,
+        every: int = 1,
+        start: bool = True,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise UsageError(f"prune takes a torch.nn.Module, not {type(model).__name__}")
+        for name, value in (("steps", steps), ("every", every)):
+            if not isinstance(value, int) or value < 1:
+                raise UsageError(f"{name}={value!r} can't be used; give a whole number of at least 1")
+        self.sparsity = check_sparsity(sparsity)
+        self.criterion, self.scope = check("criteria", criterion), check("scopes", scope)
+        self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
+        self.model, self.steps, self.every = model, steps, every
+        self._data, self._loss = data, loss
+        if criteria.needs_data(self.criterion) and data is None:
+            raise UsageError(f"criterion {self.criterion!r} needs data; pass data=[(x, y), …]")
+        self._modules = prunable_modules(model, exclude)
+        check_weights(self._modules)
+        self.masks: dict[str, Tensor] = {}
+        self._share, self._calls = 0.0, 0
+        if start and schedules.share(self.schedule, 0.0) == 1.0:
+            self.prune_to(1.0)
+
+    @property
+    def current_sparsity(self) -> float:
+        """The share of prunable weights that the masks remove now."""
+        return sparsity_of(self.masks)
+
+    def step(self) -> None:
+        """Prune if the schedule says so, then set every pruned weight to zero."""
+        self._calls += 1
+        if self._calls <= self.steps and (self._calls % self.every == 0 or self._calls == self.steps):
+            self.prune_to(self._calls / self.steps)
+        else:
+            self.enforce()
+
+    def prune_to(self, t: float) -> None:
+        """Prune to the schedule's sparsity at progress t in [0, 1]; earlier than before means no change."""
+        share = schedules.share(self.schedule, t)
+        if share > self._share:
+            check_weights(self._modules)
+            self._prune(self.sparsity * share)
+            self._share = share
+        self.enforce()
+
+    def prune_in_rounds(self) -> None:
+        """`steps` rounds to the full sparsity with density d^(k/n), rescoring in between; no training."""
+        before = {name: module.weight.detach().clone() for name, module in self._modules.items()}
+        try:
+            for k in range(1, self.steps + 1):
+                last = k == self.steps
+                self._prune(self.sparsity if last else 1.0 - (1.0 - self.sparsity) ** (k / self.steps))
+                self.enforce()
+        except BaseException:
+            for name, module in self._modules.items():
+                module.weight.data.copy_(before[name])
+            raise
+        self._share = 1.0
+
+    def enforce(self) -> None:
+        """Set every pruned weight to exactly zero."""
+        apply(self.model, self.masks)
+
+    def _prune(self, sparsity: float) -> None:
+        scores = criteria.score(self.criterion, self.model, self._modules, data=self._data, loss=self._loss)
+        keep: Mapping[str, Tensor] | None = self.masks or None
+        scored = Scored(self.model, self._modules, scores, keep, criteria.reducer(self.criterion))
+        sets = unit_sets(self.granularity, scored)
+        chosen = select(sets, scopes.share_out(self.scope, sets, sparsity))
+        self.masks = {
+            name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
+            for name in self._modules
+        }

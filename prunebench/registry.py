@@ -1,0 +1,203 @@
+"""Every plugin by name: entry points (built-ins use the same door) and file-local decorators.
+
+Names are known from package metadata alone; a plugin's module is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from importlib import metadata
+from typing import Any
+
+from prunebench.errors import PluginError, UsageError, unknown
+from prunebench.spec import NAME, Spec
+
+GROUPS = {
+    "criteria": "criterion",
+    "granularities": "granularity",
+    "scopes": "scope",
+    "schedules": "schedule",
+    "models": "model",
+    "datasets": "dataset",
+    "backends": "backend",
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A registered function or class with what it declared about itself."""
+
+    group: str
+    name: str
+    function: Callable[..., Any]
+    origin: str
+    declared: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def builtin(self) -> bool:
+        return self.origin.startswith("prunebench.")
+
+    def bind(self, spec: Spec) -> Callable[..., Any]:
+        """The function with the spec's parameters filled in; UsageError names an unknown parameter."""
+        check_params(self, spec)
+        return partial(self.function, **dict(spec.params)) if spec.params else self.function
+
+
+_local: dict[tuple[str, str], Plugin] = {}
+
+
+def _register(group: str, name: str, **declared: Any) -> Callable[[Any], Any]:
+    kind = GROUPS[group]
+    if not isinstance(name, str) or not NAME.match(name):
+        raise UsageError(f"{kind} name {name!r} can't be used; names match {NAME.pattern}")
+
+    def decorate(function: Any) -> Any:
+        origin = f"{function.__module__}:{function.__qualname__}"
+        before = _local.get((group, name))
+        if before is not None and before.origin != origin:
+            raise UsageError(f"{kind} {name!r} is defined twice, by {before.origin} and by {origin}; rename one")
+        _local[group, name] = Plugin(group, name, function, origin, declared)
+        return function
+
+    return decorate
+
+
+def criterion(
+    name: str,
+    *,
+    needs: tuple[str, ...] = (),
+    rounds: int = 1,
+    reduce: str | Callable[..., Any] = "sum",
+    compare: str = "layer",
+) -> Callable[[Any], Any]:
+    """Register `f(layer, **params) -> scores` (the weight's shape, higher = keep) as a pruning criterion.
+
+    needs: what the harness must gather on the layer ("gradients", "activations"); rounds: how often pb.prune
+    rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a function
+    of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row.
+    """
+    return _register("criteria", name, needs=tuple(needs), rounds=rounds, reduce=reduce, compare=compare)
+
+
+def scope(name: str) -> Callable[[Any], Any]:
+    """Register `f(sets, sparsity) -> counts`: how a total sparsity is shared among layers."""
+    return _register("scopes", name)
+
+
+def schedule(name: str) -> Callable[[Any], Any]:
+    """Register `f(t) -> share of the final sparsity` for t in [0, 1], with f(1) = 1."""
+    return _register("schedules", name)
+
+
+def granularity(name: str) -> Callable[[Any], Any]:
+    """Register `f(scored) -> unit sets`: what is removed together."""
+    return _register("granularities", name)
+
+
+def model(name: str) -> Callable[[Any], Any]:
+    """Register `f(input_shape, classes) -> torch.nn.Module` with random initial weights."""
+    return _register("models", name)
+
+
+def dataset(name: str) -> Callable[[Any], Any]:
+    """Register `f(root) -> prunebench.datasets.Dataset`; root is the folder that `--data` names."""
+    return _register("datasets", name)
+
+
+def backend(name: str) -> Callable[[Any], Any]:
+    """Register an executor class: `C(model, example_input, threads)`; see prunebench.backends."""
+    return _register("backends", name)
+
+
+@cache
+def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
+    found: dict[str, metadata.EntryPoint] = {}
+    for point in metadata.entry_points(group=f"prunebench.{group}"):
+        before = found.get(point.name)
+        if before is not None and before.value != point.value:
+            raise UsageError(
+                f"{GROUPS[group]} {point.name!r} is offered twice, by {before.value} and {point.value}; uninstall one"
+            )
+        found[point.name] = point
+    return found
+
+
+def names(group: str) -> list[str]:
+    """Sorted names registered in a group; imports no plugin."""
+    return sorted({*_entry_points(group), *(n for g, n in _local if g == group)})
+
+
+@cache
+def _load(group: str, name: str) -> Plugin:
+    point = _entry_points(group)[name]
+    try:
+        function = point.load()
+    except Exception as error:
+        raise PluginError(f"{GROUPS[group]} {name!r} ({point.value}) can't be imported: {error}") from error
+    registered = _local.get((group, name))
+    if registered is not None and registered.function is function:
+        return registered
+    if not callable(function):
+        raise PluginError(f"{GROUPS[group]} {name!r} ({point.value}) is not callable; point the entry at a function")
+    if not NAME.match(name):
+        raise UsageError(f"{GROUPS[group]} name {name!r} can't be used; names match {NAME.pattern}")
+    # A plain function without the decorator: what it would have declared is the default.
+    declared = {"needs": (), "rounds": 1, "reduce": "sum", "compare": "layer"} if group == "criteria" else {}
+    return Plugin(group, name, function, point.value, declared)
+
+
+def get(group: str, text: str | Spec) -> tuple[Plugin, Spec]:
+    """The plugin that a spec string names; UsageError lists the known names, or the two that clash."""
+    spec = Spec.parse(text, GROUPS[group])
+    local, installed = _local.get((group, spec.name)), _entry_points(group).get(spec.name)
+    if installed is not None:
+        plugin = _load(group, spec.name)
+        if local is None or local.origin == plugin.origin:
+            return plugin, spec
+        raise UsageError(
+            f"{GROUPS[group]} {spec.name!r} is defined twice, by {plugin.origin} and by {local.origin}; rename one"
+        )
+    if local is None:
+        raise unknown(GROUPS[group], spec.name, names(group), f"see 'prunebench list {group}'")
+    return local, spec
+
+
+def check(group: str, text: str | Spec) -> str:
+    """The canonical spec string; imports the plugin only to check parameters. UsageError as in `get`."""
+    spec = Spec.parse(text, GROUPS[group])
+    if spec.name not in names(group):
+        raise unknown(GROUPS[group], spec.name, names(group), f"see 'prunebench list {group}'")
+    if spec.params:
+        check_params(*get(group, spec))
+    return spec.text
+
+
+def check_params(plugin: Plugin, spec: Spec) -> None:
+    """UsageError if the spec gives a parameter that the plugin's signature doesn't take."""
+    if not spec.params:
+        return
+    parameters = inspect.signature(plugin.function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    known = [n for n, p in parameters.items() if p.default is not p.empty]
+    for key, _ in spec.params:
+        if key not in known:
+            raise unknown(f"parameter of {GROUPS[plugin.group]} {plugin.name!r}:", key, known)
+
+
+def fingerprint(group: str, text: str | Spec) -> str | None:
+    """None for a built-in; else a hash of the plugin module's source, so that an edited plugin is a new one."""
+    if Spec.parse(text).name not in names(group):
+        return None
+    plugin, _ = get(group, text)
+    if plugin.builtin:
+        return None
+    try:
+        source = inspect.getsource(inspect.getmodule(plugin.function) or plugin.function)
+    except (OSError, TypeError):
+        source = plugin.origin
+    return hashlib.sha256(source.encode()).hexdigest()[:16]

@@ -1,0 +1,34 @@
+"""Schedules: pure functions of progress t in [0, 1] to the share of the final sparsity, each with f(1) = 1."""
+
+from __future__ import annotations
+
+from prunebench.registry import get
+from prunebench.schedules.agp import agp
+from prunebench.schedules.linear import linear
+from prunebench.schedules.one_shot import one_shot
+from prunebench.spec import Spec
+
+__all__ = ["agp", "linear", "one_shot", "share"]
+
+
+def share(text: str | Spec, t: float) -> float:
+    """The registered schedule's share at progress t, checked to lie in [0, 1] and to end at exactly 1.
+
+    Raises UsageError for t outside [0, 1], PluginError for a schedule that leaves [0, 1] or misses 1 at the end.
+    """
+    from prunebench.errors import PluginError, UsageError
+
+    if not 0.0 <= t <= 1.0:
+        raise UsageError(f"progress t={t} is outside [0, 1]")
+    plugin, spec = get("schedules", text)
+    try:
+        value = float(plugin.bind(spec)(t))
+    except (UsageError, PluginError):
+        raise
+    except Exception as error:
+        raise PluginError(f"schedule {plugin.name!r} raised at t={t}: {error}") from error
+    if not 0.0 <= value <= 1.0:
+        raise PluginError(f"schedule {plugin.name!r} returned {value} at t={t}; a share lies in [0, 1]")
+    if t == 1.0 and value != 1.0:
+        raise PluginError(f"schedule {plugin.name!r} ends at {value}, not at 1; the target would be missed")
+    return value

@@ -1,0 +1,146 @@
+"""Paired timing: alternatives interleaved in blocks, the baseline twice (A/A), a bootstrap interval, a verdict.
+
+A block times every arm once in a seeded random order, so that a machine that slows down slows all alike; the
+speed-up is the median over blocks of the ratio within a block.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+ARM_SECONDS = 0.005  # an arm's inner loop lasts at least this long, far above the timer's resolution
+MIN_BLOCKS = 6  # fewer can't give a 95 % interval of a median: (1/2)^5 > 5 %
+PRECISION = 0.03  # stop once the interval is within ±3 %
+MARGIN = 0.01  # a difference below 1 % is never called one
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One arm against the baseline: speed-up (baseline time / arm time), its 95 % interval, and the verdict."""
+
+    speedup: float
+    low: float
+    high: float
+    verdict: str  # faster, slower, inconclusive or unstable
+    baseline: str
+    blocks: int
+    seconds: float  # the arm's median time per call
+    baseline_seconds: float
+    ratios: list[float] = field(repr=False, default_factory=list)
+
+
+def compare(
+    arms: Mapping[str, Callable[[], Any]], baseline: str, *, seconds: float = 1.0, seed: int = 0
+) -> dict[str, Comparison]:
+    """Each arm but the baseline, timed against it in interleaved blocks for about `seconds` (MIN_BLOCKS at least)."""
+    names = [*arms, "a/a"]
+    calls = {**arms, "a/a": arms[baseline]}
+    loops = {name: _loops(call) for name, call in calls.items()}
+    rng = np.random.default_rng(seed)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        end = time.perf_counter() + seconds
+        while True:
+            for name in rng.permutation(names):
+                samples[name].append(_time(calls[name], loops[name]))
+            blocks = len(samples["a/a"])
+            late = time.perf_counter() >= end
+            if blocks >= MIN_BLOCKS and (late or (blocks % 8 == 0 and _precise(samples, baseline))):
+                break
+    finally:
+        if enabled:
+            gc.enable()
+    control = judge_control(samples[baseline], samples["a/a"], seed)
+    return {name: judge(samples[baseline], samples[name], control, baseline, seed) for name in arms if name != baseline}
+
+
+def _loops(call: Callable[[], Any]) -> int:
+    call()
+    once = _time(call, 1)
+    return max(1, math.ceil(ARM_SECONDS / max(once, 1e-7)))
+
+
+def _time(call: Callable[[], Any], loops: int) -> float:
+    start = time.perf_counter()
+    for _ in range(loops):
+        call()
+    return (time.perf_counter() - start) / loops
+
+
+def _precise(samples: Mapping[str, Sequence[float]], baseline: str) -> bool:
+    base = samples[baseline]
+    for name, values in samples.items():
+        if name != baseline:
+            middle, low, high = interval(ratio_logs(base, values), 0)
+            if high - middle > math.log1p(PRECISION) or middle - low > math.log1p(PRECISION):
+                return False
+    return True
+
+
+def ratio_logs(base: Sequence[float], arm: Sequence[float]) -> np.ndarray:
+    """log(baseline / arm) per block."""
+    return np.log(np.asarray(base)) - np.log(np.asarray(arm))
+
+
+def interval(logs: np.ndarray, seed: int, resamples: int = 1000) -> tuple[float, float, float]:
+    """Median and its 95 % percentile bootstrap interval over blocks."""
+    rng = np.random.default_rng(seed)
+    medians = np.median(rng.choice(logs, (resamples, len(logs))), axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return float(np.median(logs)), float(low), float(high)
+
+
+def judge_control(base: Sequence[float], again: Sequence[float], seed: int) -> tuple[float, bool]:
+    """The A/A control: half-width of its interval (log units), and whether the run is stable by it."""
+    _, low, high = interval(ratio_logs(base, again), seed)
+    stable = low <= math.log1p(MARGIN) and high >= -math.log1p(MARGIN)
+    return (high - low) / 2, stable
+
+
+def judge(
+    base: Sequence[float], arm: Sequence[float], control: tuple[float, bool], baseline: str, seed: int
+) -> Comparison:
+    """The comparison that samples and their A/A control give; the verdict follows by rule alone."""
+    logs = ratio_logs(base, arm)
+    middle, low, high = interval(logs, seed)
+    half_width, stable = control
+    clear = math.log1p(MARGIN) + half_width
+    if not stable or _drifts(logs, clear):
+        verdict = "unstable"
+    elif len(logs) < MIN_BLOCKS:
+        verdict = "inconclusive"
+    elif low > clear:
+        verdict = "faster"
+    elif high < -clear:
+        verdict = "slower"
+    else:
+        verdict = "inconclusive"
+    return Comparison(
+        math.exp(middle),
+        math.exp(low),
+        math.exp(high),
+        verdict,
+        baseline,
+        len(logs),
+        float(np.median(arm)),
+        float(np.median(base)),
+        np.exp(logs).tolist(),
+    )
+
+
+def _drifts(logs: np.ndarray, clear: float) -> bool:
+    """True where the ratio's first and second half disagree by more than 10 % and by more than their own spread."""
+    if len(logs) < 2 * MIN_BLOCKS:
+        return False
+    first, second = np.array_split(logs, 2)
+    spread = np.subtract(*np.percentile(logs, [75, 25]))
+    return bool(abs(np.median(first) - np.median(second)) > max(math.log(1.1), clear, 2 * spread))
