@@ -21,7 +21,7 @@ SUFFIX = ".partial.jsonl"
 
 def check_run_name(name: str) -> str:
     """The name, or UsageError where it can't be a run's (it becomes part of a file name)."""
-    if not RUN_NAME.match(name):
+    if not RUN_NAME.fullmatch(name):
         raise UsageError(f"--benchmark-save={name!r} can't be a run's name; names match {RUN_NAME.pattern}")
     return name
 

@@ -34,6 +34,7 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
     found: dict[str, Any] = {}
     seen: set[int] = set()
     used: set[str] = set()
+    excluded: set[int] = set()
     for path, module in model.named_modules():
         if not isinstance(module, PRUNABLE):
             continue
@@ -45,10 +46,13 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
             )
         matching = [p for p in exclude if fnmatchcase(path, p) or fnmatchcase(name, p)]
         used.update(matching)
-        if matching or id(module.weight) in seen:
-            continue
-        seen.add(id(module.weight))
-        found[name] = module
+        if matching:
+            excluded.add(id(module.weight))
+        if id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            found[name] = module
+    # A shared weight is excluded under whichever of its names was meant.
+    found = {name: module for name, module in found.items() if id(module.weight) not in excluded}
     for pattern in exclude:
         if pattern not in used:
             raise UsageError(f"exclude={pattern!r} fits no conv or linear layer; known: {', '.join(found) or 'none'}")

@@ -35,9 +35,10 @@ class Lab:
 
     store: Store
     data_root: Path
-    # tell(cell, step, steps) during training; said(cell, artifact) once an artifact was made.
+    # tell(cell, step, steps) after each epoch; said(cell, artifact) once made; failed(cell, error) where it can't be.
     tell: Callable[[Cell, int, int], None] | None = None
     said: Callable[[Cell, Artifact], None] | None = None
+    failed: Callable[[Cell, Exception], None] | None = None
     trained: int = 0
     reused: int = 0
     _data: dict[str, Dataset] = field(default_factory=dict)

@@ -30,10 +30,16 @@ class Progress:
 
     def announce(self, cases: Sequence[Case], lab: Lab) -> None:
         """One line: cells, how many are stored, cases, minutes; a few training steps are timed for it."""
-        cells = list(dict.fromkeys(case.cell for case in cases))
+        self._cases = len(cases)
+        self.announce_cells(list(dict.fromkeys(case.cell for case in cases)), lab)
+
+    def announce_cells(self, cells: Sequence[Cell], lab: Lab) -> None:
+        """The same for cells that are only to be made, not measured."""
         missing = pipeline.to_make(cells, lab)
         if missing:
             lab.store.check_writable()
+        for name in {cell.dataset: None for cell in cells}:
+            lab.data(name)  # a dataset that isn't there is told before anything starts
         steps: dict[Any, float] = {}
         for cell in missing:
             kind = (cell.dataset, cell.model, cell.recipe)
@@ -42,11 +48,11 @@ class Progress:
             epochs = cell.recipe.epochs if cell.is_control else cell.recipe.fine_tune_epochs
             per_epoch = math.ceil(len(lab.data(cell.dataset).train) / cell.recipe.batch_size)
             self._costs[cell] = steps[kind] * epochs * per_epoch
-        self._cases = len(cases)
-        training, measuring = sum(self._costs.values()), len(cases) * self.case_seconds
+        training, measuring = sum(self._costs.values()), self._cases * self.case_seconds
+        cases = f"{self._cases} cases to measure ({_span(measuring)}); " if self._cases else ""
         self.write(
-            f"prunebench: {len(cells)} cells, {len(missing)} checkpoints to train ({_span(training)}), "
-            f"{len(cases)} cases to measure ({_span(measuring)}); about {_span(training + measuring)} in all"
+            f"prunebench: {len(cells)} cells, {len(missing)} checkpoints to train ({_span(training)}), {cases}"
+            f"about {_span(training + measuring)} in all"
         )
 
     def tell(self, cell: Cell, step: int, steps: int) -> None:
@@ -80,6 +86,33 @@ class Progress:
         left = sum(self._costs.values()) + (self._cases - self._measured) * self.case_seconds
         self.write(f"prunebench: [{self._measured}/{self._cases}] {text}; {_span(left)} left")
         self._spoke = time.monotonic()
+
+
+class Bar(Progress):
+    """The same with a bar for the checkpoint in training, for one cell on a terminal."""
+
+    def __init__(self, write: Callable[[str], None], timing_seconds: float) -> None:
+        super().__init__(write, timing_seconds)
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+        self._bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._task: Any = None
+
+    def tell(self, cell: Cell, step: int, steps: int) -> None:
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(cell.id, total=steps)
+        self._bar.update(self._task, completed=step)
+
+    def said(self, cell: Cell, made: Any) -> None:
+        if self._task is not None:
+            self._bar.stop()
+            self._bar.remove_task(self._task)
+            self._task = None
+        super().said(cell, made)
 
 
 def _step_seconds(cell: Cell, lab: Lab) -> float:

@@ -193,6 +193,7 @@ class _Session:
             pytest.fail(str(error), pytrace=False)
         facts = measured.facts
         benchmark.group = f"{case.cell.model}-{case.cell.dataset}-b{case.batch_size}"
+        benchmark.params = {"case": case.id}  # a Case is no JSON
         benchmark.extra_info.update(facts)
         if measured.call is None:
             self._record(facts, None)

@@ -52,7 +52,7 @@ _local: dict[tuple[str, str], Plugin] = {}
 
 def _register(group: str, name: str, **declared: Any) -> Callable[[Any], Any]:
     kind = GROUPS[group]
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(f"{kind} name {name!r} can't be used; names match {NAME.pattern}")
 
     def decorate(function: Any) -> Any:
@@ -143,7 +143,7 @@ def _load(group: str, name: str) -> Plugin:
         return registered
     if not callable(function):
         raise PluginError(f"{GROUPS[group]} {name!r} ({point.value}) is not callable; point the entry at a function")
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"{GROUPS[group]} name {name!r} can't be used; names match {NAME.pattern}")
     # A plain function without the decorator: what it would have declared is the default.
     declared = {"needs": (), "rounds": 1, "reduce": "sum", "compare": "layer"} if group == "criteria" else {}
@@ -171,16 +171,23 @@ def check(group: str, text: str | Spec) -> str:
     spec = Spec.parse(text, GROUPS[group])
     if spec.name not in names(group):
         raise unknown(GROUPS[group], spec.name, names(group), f"see 'prunebench list {group}'")
-    if spec.params:
+    if spec.params or (spec.args and group != "datasets"):  # a dataset's path costs no import before it is loaded
         check_params(*get(group, spec))
     return spec.text
 
 
 def check_params(plugin: Plugin, spec: Spec) -> None:
-    """UsageError if the spec gives a parameter that the plugin's signature doesn't take."""
-    if not spec.params:
+    """UsageError if the spec gives a value or a parameter that the plugin's signature doesn't take."""
+    if not spec.params and not spec.args:
         return
     parameters = inspect.signature(plugin.function).parameters
+    # Only a dataset has values by position: f(root, *values, **params).
+    takes = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters.values()) - 1 if plugin.group == "datasets" else 0
+    if len(spec.args) > takes and not any(p.kind is p.VAR_POSITIONAL for p in parameters.values()):
+        raise UsageError(
+            f"{GROUPS[plugin.group]} {plugin.name!r} takes no value {spec.args[takes]!r}; "
+            "parameters are written :key=value, for example lp:p=3"
+        )
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     known = [n for n, p in parameters.items() if p.default is not p.empty]

@@ -42,7 +42,7 @@ class Spec:
         if not isinstance(text, str):
             raise UsageError(f"a {kind} is named by a string such as 'l1' or 'lp:p=3', not by {text!r}")
         name, *rest = text.split(":")
-        if not NAME.match(name):
+        if not NAME.fullmatch(name):
             raise UsageError(
                 f"{kind} {text!r} is not a name; names match {NAME.pattern}, parameters follow as :key=value"
             )

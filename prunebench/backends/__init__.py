@@ -50,4 +50,4 @@ def compile(
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise UsageError(f"threads={threads!r} can't be used; give a whole number of at least 1")
     count = torch.get_num_threads() if threads is None else threads
-    return plugin.function(model, example_input, threads=count, **dict(spec.params), **options)
+    return plugin.bind(spec)(model, example_input, threads=count, **options)

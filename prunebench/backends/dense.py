@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.backends.torch_modules import TorchExecutor
+from prunebench.errors import unknown
 from prunebench.registry import backend
 
 
@@ -16,6 +17,8 @@ class DenseExecutor(TorchExecutor):
     name = "dense"
 
     def __init__(self, model: nn.Module, example_input: Tensor, threads: int = 1, layout: str = "contiguous") -> None:
+        if layout not in ("contiguous", "channels_last"):
+            raise unknown("layout of backend 'dense':", layout, ("contiguous", "channels_last"))
         self.format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         super().__init__(model, example_input, threads)
 

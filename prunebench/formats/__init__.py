@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from prunebench.atomic import write_bytes
 from prunebench.errors import UsageError, unknown
 from prunebench.formats import bitmask
 
@@ -59,22 +58,7 @@ def save(model: nn.Module | Mapping[str, Tensor], path: str | os.PathLike[str], 
     unknown or the path can't be written.
     """
     content = to_bytes(model.state_dict() if isinstance(model, nn.Module) else model, format)
-    target = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise UsageError(f"can't write {target}: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except OSError as error:
-        raise UsageError(f"can't write {target}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+    write_bytes(Path(path), content)
     return len(content)
 
 

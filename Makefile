@@ -1,0 +1,42 @@
+# make bench   install, run the quick grid on the embedded digits, print the results table
+# make test    install, run every test
+# make tables  regenerate results/tables and the README's numbers from the saved runs: no training, no timing
+# make lint    ruff and mypy
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PROFILE ?= quick
+
+.PHONY: bench test tables lint install clean
+
+install: $(VENV)/installed
+
+# Entry points and the C extension live in the installation, so their sources decide when to install again.
+$(VENV)/installed: pyproject.toml setup.py $(wildcard prunebench/engine/native/*.[ch])
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "make: '$(PYTHON) -m venv' failed; install Python 3.10 or newer with venv, or set PYTHON=…"; exit 1; }
+	@echo "installing into $(VENV) (a few minutes the first time: torch is large)"
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	@$(BIN)/python -c "from prunebench import engine; why = engine.available(); \
+	  print('csr backend: ready' if why is None else f'csr backend: OFF, everything else works: {why}')"
+	@touch $@
+
+bench: install
+	@$(BIN)/python -m pytest benchmarks --profile $(PROFILE) --benchmark-save=$(PROFILE); status=$$?; \
+	  $(BIN)/prunebench tables && exit $$status
+
+test: install
+	$(BIN)/python -m pytest tests
+
+tables: install
+	$(BIN)/prunebench tables
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

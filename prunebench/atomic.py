@@ -1,0 +1,35 @@
+"""Writing a file whole or not at all: a temporary file beside it, synced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from prunebench.errors import UsageError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file's content; UsageError in one line where it can't be written."""
+    path = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp's 0600 is for secrets
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"can't write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file's content by UTF-8 text; UsageError as above."""
+    write_bytes(path, text.encode())

@@ -1,0 +1,98 @@
+"""Saved runs, read back: pytest-benchmark's JSON files and the journals of runs that were cut off."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunebench.errors import UsageError, unknown
+from prunebench.facts import case_of
+from prunebench.journal import SUFFIX
+
+_SAVED = re.compile(r"^(\d{4})_(.+)\.json$")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One saved run: its name and time, the machine it ran on, and the facts of its cases."""
+
+    path: Path
+    name: str
+    datetime: str
+    machine: dict[str, Any]
+    facts: tuple[dict[str, Any], ...]
+    complete: bool = True
+
+
+def run_files(folder: Path) -> list[Path]:
+    """Every saved run and journal under a folder, in a fixed order."""
+    if not folder.is_dir():
+        return []
+    return sorted(f for f in folder.rglob("*") if f.name.endswith(SUFFIX) or _SAVED.match(f.name))
+
+
+def load_runs(folder: Path, chosen: Sequence[str] = ()) -> list[Run]:
+    """The runs named (by name, number or path), or all; UsageError lists what there is where one is missing."""
+    files = run_files(folder)
+    if not chosen:
+        return [run for run in map(read_run, files) if run.facts]
+    found: list[Path] = []
+    for text in chosen:
+        path = Path(text)
+        matching = [path] if path.is_file() else [f for f in files if text in _names(f)]
+        if not matching:
+            known = sorted({_names(f)[0] for f in files})
+            raise unknown(
+                "run", text, known, f"runs are saved under {folder} by pytest benchmarks --benchmark-save=NAME"
+            )
+        found += [f for f in matching if f not in found]
+    return [read_run(f) for f in found]
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    saved = _SAVED.match(path.name)
+    if saved:
+        return saved[2], saved[1], path.stem
+    stem = path.name.removesuffix(SUFFIX)
+    return stem.rpartition("-")[0] or stem, stem
+
+
+def read_run(path: Path) -> Run:
+    """One file as a run; UsageError names a file that can't be read. Benchmarks without facts are left out."""
+    try:
+        text = path.read_text()
+        return _from_journal(path, text) if path.name.endswith(SUFFIX) else _from_json(path, json.loads(text))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not a saved run ({error}); remove it or name the runs to use") from error
+
+
+def _from_json(path: Path, content: dict[str, Any]) -> Run:
+    untimed = content.get("prunebench", {}).get("untimed", [])
+    facts = [b["extra_info"] for b in content["benchmarks"] if "schema" in b.get("extra_info", {})] + untimed
+    machine = content["machine_info"].get("prunebench", {}) if facts else {}
+    return _checked(Run(path, _names(path)[0], content["datetime"], machine, tuple(facts)))
+
+
+def _from_journal(path: Path, text: str) -> Run:
+    lines = text.splitlines()
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if number != len(lines) - 1:  # only the last line can have been cut off by a kill
+                raise
+    if not rows:
+        return Run(path, _names(path)[0], "", {}, (), complete=False)
+    head, *facts = rows
+    return _checked(Run(path, _names(path)[0], head["datetime"], head["machine"], tuple(facts), complete=False))
+
+
+def _checked(run: Run) -> Run:
+    for facts in run.facts:
+        case_of(facts)
+    return run

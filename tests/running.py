@@ -1,0 +1,38 @@
+"""Running the real commands in subprocesses, as a user would."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+TINY = ("--profile", "smoke", "--epochs", "1", "--fine-tune-epochs", "1")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment with one OpenMP thread (busy machines), no proxy to the outside, and `changes`."""
+    blocked = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **blocked, **changes}
+
+
+def command(
+    *arguments: str | Path, cwd: Path = ROOT, timeout: float = 300, **changes: str
+) -> subprocess.CompletedProcess:
+    """Run a command to its end; output as text."""
+    return subprocess.run(
+        list(map(str, arguments)), cwd=cwd, env=environment(**changes), capture_output=True, text=True, timeout=timeout
+    )
+
+
+def pytest_grid(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess:
+    """`pytest benchmarks` with store and saved runs under a folder."""
+    return command(sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", "--store", folder / "store",
+                   f"--benchmark-storage=file://{folder}/results/runs", *arguments, **changes)  # fmt: skip
+
+
+def prunebench(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess:
+    """The `prunebench` command of this environment."""
+    return command(BIN / "prunebench", *arguments, **changes)

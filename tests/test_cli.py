@@ -1,0 +1,87 @@
+"""The `prunebench` command as a user types it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from running import prunebench
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--model", "lenet6"], ["unknown model 'lenet6'"]),
+        (["run", "--sparsity", "1.2"], ["sparsity 1.2 is outside [0, 1)"]),
+        (["run", "--sparsity", ""], ["--sparsities is empty", "''"]),
+        (["run", "--batch-size", "0"], ["batch size 0 is too small"]),
+        (["run", "--models", "lenet5"], ["unrecognized arguments", "--help"]),
+        (["run", "--model", "alexnet"], ["model 'alexnet' can't take 1x28x28 images"]),
+        (["run", "--dataset", "imagefolder"], ["needs a path"]),
+        (["run", "--dataset", "imagefolder:nowhere"], ["is not at nowhere"]),
+        (["sweep", "--executor", "cloud"], ["unknown executor 'cloud'", "local"]),
+        (["tables", "nothing"], ["unknown run 'nothing'", "--benchmark-save=NAME"]),
+        (["tables", "--format", "pdf"], ["unknown format 'pdf'", "github"]),
+        (["list", "cheese"], ["unknown group 'cheese'", "criteria"]),
+        (["frobnicate"], ["invalid choice: 'frobnicate'"]),
+        ([], ["COMMAND"]),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(tmp_path, arguments, words):
+    done = prunebench(*arguments, PRUNEBENCH_STORE=str(tmp_path / "store"))
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stdout == ""
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("prunebench: ")
+    assert any(word in lines[0] for word in words), lines[0]
+    assert not (tmp_path / "store").exists()
+
+
+def test_list_names_what_can_be_used():
+    done = prunebench("list", "criteria")
+    assert {"l1", "l2", "linf", "lp", "random"} <= set(done.stdout.split())
+    everything = prunebench("list").stdout
+    for group in ("criteria", "granularities", "scopes", "schedules", "models", "datasets", "backends", "profiles"):
+        assert f"{group}: " in everything
+
+
+def test_doctor_tells_of_the_machine():
+    done = prunebench("doctor")
+    assert done.returncode == 0
+    assert "machine " in done.stdout
+    assert "csr engine" in done.stdout
+    assert "backend    dense: ready" in done.stdout
+
+
+def test_run_measures_one_cell_and_sweep_shares_its_store(tmp_path):
+    store = str(tmp_path / "store")
+    short = ("--epochs", "1", "--fine-tune-epochs", "1")
+    one = prunebench("run", "--schedule", "one_shot", *short, "--timing-seconds", "0.1", PRUNEBENCH_STORE=store)
+    assert one.returncode == 0, one.stderr
+    assert "nonzeros     26,620 of 266,200" in one.stdout
+    assert "times smaller" in one.stdout or "× smaller than dense" in one.stdout
+    assert "2 checkpoints to train" in one.stderr
+    sweep = prunebench("sweep", "--profile", "smoke", *short, "--sparsities", "0.5,0.9", PRUNEBENCH_STORE=store)
+    assert sweep.returncode == 0, sweep.stderr
+    assert "3 cells: 1 trained" in sweep.stdout
+
+
+def test_a_store_that_cannot_be_written_is_told_before_training(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = prunebench("run", "--epochs", "1", PRUNEBENCH_STORE=str(tmp_path / "file" / "store"))
+    assert done.returncode == 2
+    assert "can't be written" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_tables_prints_the_format_asked_for(tmp_path):
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    done = prunebench("tables", "--results", tmp_path)
+    assert done.returncode == 2
+    assert "no saved run holds a result yet" in done.stderr
+    (runs / "0001_broken.json").write_text(json.dumps({"benchmarks": 3}))
+    broken = prunebench("tables", "--results", tmp_path)
+    assert broken.returncode == 2
+    assert "0001_broken.json is not a saved run" in broken.stderr
