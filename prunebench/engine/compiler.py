@@ -1,0 +1,135 @@
+"""compile_engine: checks the model, copies it, and tries from the fastest form of the engine to the safest."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import fx, nn
+from torch.nn.utils import parametrize, prune
+from torch.utils._pytree import tree_flatten
+
+from prunebench.engine.graph import fold_norms, insert_sparse, swap_modules
+from prunebench.engine.layers import SparseLayer
+from prunebench.engine.native_loader import native
+from prunebench.engine.rewrite import fuse_sums, keep_layout_in_pools
+from prunebench.engine.runtime import Engine
+from prunebench.errors import UsageError
+
+SPARSE_FROM = 0.6  # see docs/engine-notes.md
+_AGREE = 1e-3  # relative difference on the example input above which a form of the engine is given up
+
+
+def _check_model(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"the model must be a torch.nn.Module, not {type(model).__name__}")
+    for name, module in model.named_modules():
+        if module.training:
+            where = f"its layer {name!r} is" if name else "it is"
+            raise UsageError(f"the model can't be compiled while {where} in training mode; call model.eval() first")
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    for name, t in tensors:
+        if t.device.type != "cpu":
+            raise UsageError(f"{name} is on {t.device}; the engine runs on the CPU: call model.cpu() first")
+        if t.is_floating_point() and t.dtype != torch.float32:
+            raise UsageError(f"{name} is {t.dtype}; the engine computes in float32: call model.float() first")
+        if t.is_floating_point() and not bool(torch.isfinite(t).all()):
+            layer = name.rpartition(".")[0] or "the model"
+            raise UsageError(f"layer {layer!r}: {name} holds NaN or infinite values; nothing can be computed with it")
+
+
+def _check_example(example: torch.Tensor) -> None:
+    if not isinstance(example, torch.Tensor):
+        raise UsageError(f"example_input must be one torch tensor, not {type(example).__name__}")
+    if example.dtype != torch.float32 or example.device.type != "cpu":
+        raise UsageError(f"example_input must be a float32 CPU tensor, not {example.dtype} on {example.device}")
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy with every reparametrisation (masks of torch.nn.utils.prune, parametrizations) made permanent."""
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():  # a computed weight is no leaf, which deepcopy refuses
+            if isinstance(value, torch.Tensor):
+                memo[id(value)] = value.detach().clone()
+    twin = copy.deepcopy(model, memo)
+    for module in list(twin.modules()):
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, hook._tensor_name)
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    for p in twin.parameters():
+        p.requires_grad_(False)
+    # a model that is one layer becomes a layer of a model: a root can be neither traced as a module nor replaced
+    return nn.Sequential(twin) if type(twin) in (nn.Conv2d, nn.Linear) else twin
+
+
+def _traced(model: nn.Module, sparse_from: float, threads: int) -> nn.Module:
+    graph = fx.symbolic_trace(private_copy(model))
+    fold_norms(graph)
+    insert_sparse(graph, sparse_from, threads)
+    if any(isinstance(m, SparseLayer) for m in graph.modules()):
+        fuse_sums(graph)
+        keep_layout_in_pools(graph)
+    return graph
+
+
+def _swapped(model: nn.Module, sparse_from: float, threads: int) -> nn.Module:
+    twin = private_copy(model)
+    swap_modules(twin, sparse_from, threads)
+    return twin
+
+
+def _untouched(model: nn.Module, sparse_from: float, threads: int) -> nn.Module:
+    return private_copy(model)
+
+
+def _agrees(got: object, want: object) -> bool:
+    a, b = tree_flatten(got)[0], tree_flatten(want)[0]
+    if len(a) != len(b):
+        return False
+    for x, y in zip(a, b, strict=True):
+        if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)):
+            continue
+        if x.shape != y.shape:
+            return False
+        if x.numel() and bool(torch.isfinite(y).all()):
+            scale = float(y.abs().max()) or 1.0
+            if not float((x - y).abs().max()) <= _AGREE * scale:
+                return False
+    return True
+
+
+def compile_engine(
+    model: nn.Module, example_input: torch.Tensor, threads: int | None = None, sparse_from: float = SPARSE_FROM
+) -> Engine:
+    """An Engine that computes what the eval-mode model computes, its sparse layers by the native kernels.
+
+    example_input: one float32 CPU tensor as the model takes it; other batch sizes run too. threads: None means
+    torch.get_num_threads(). Layers with at least the share `sparse_from` of zeros become sparse, the rest runs in
+    torch. The model isn't changed. UsageError: training mode, another dtype or device, NaN or infinite weights.
+    BackendUnavailable: no C extension. Source: the flat-plane kernels of prunebench/engine/native.
+    """
+    native()
+    _check_model(model)
+    _check_example(example_input)
+    threads = torch.get_num_threads() if threads is None else threads
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise UsageError(f"threads is {threads!r}; it must be a whole number, at least 1")
+    threads = min(threads, native().cores())
+    example = example_input.detach()
+    with torch.inference_mode():
+        want = model(example)
+        forms: tuple[Callable[[nn.Module, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
+        for form in forms:
+            try:
+                module = form(model, sparse_from, threads)
+                if form is _untouched or _agrees(module(example), want):
+                    break
+            except Exception:  # control flow, exotic modules: whatever fails, the next form is safer
+                if form is _untouched:
+                    raise
+    return Engine(module, example, threads, form.__name__.strip("_"))

@@ -1,0 +1,220 @@
+/* A small thread pool, one for the process: the caller works too, helpers sleep when there is nothing to do.
+ *
+ * Several callers may run jobs at once: each job is on its caller's stack and in one list; helpers take tickets from the
+ * first job that still wants a helper. No second OpenMP runtime: torch's own threads are idle while a job runs. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "engine.h"
+
+#define MAX_WORKERS 256
+#define SPIN 4000 /* looks before a helper sleeps: some tens of microseconds, the gap between two layers */
+
+typedef struct job {
+    pb_task fn;
+    void *ctx;
+    int64_t tasks;
+    atomic_llong next;
+    atomic_int busy; /* helpers inside */
+    int wanted;      /* helpers it still takes; under the lock */
+    struct job *link;
+} job;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
+static job *jobs;
+static int workers, sleeping;
+static atomic_uint posted; /* grows with every job, so that a spinning helper sees one without the lock */
+static pthread_key_t space_key;
+
+static void pause_(void)
+{
+#if defined(__x86_64__)
+    _mm_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Subnormal numbers cost up to 50 times a normal one, and a pruned network makes them: flush them while working. */
+static uint64_t flush_on(void)
+{
+#if defined(__x86_64__)
+    const unsigned old = _mm_getcsr();
+    _mm_setcsr(old | 0x8040);
+    return old;
+#elif defined(__aarch64__)
+    uint64_t old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old));
+    __asm__ volatile("msr fpcr, %0" : : "r"(old | (1u << 24)));
+    return old;
+#else
+    return 0;
+#endif
+}
+
+static void flush_restore(uint64_t old)
+{
+#if defined(__x86_64__)
+    _mm_setcsr((unsigned)old);
+#elif defined(__aarch64__)
+    __asm__ volatile("msr fpcr, %0" : : "r"(old));
+#else
+    (void)old;
+#endif
+}
+
+static void work(job *j)
+{
+    int64_t t;
+    while ((t = atomic_fetch_add(&j->next, 1)) < j->tasks) j->fn(j->ctx, t);
+}
+
+static void *helper(void *arg)
+{
+    (void)arg;
+    flush_on();
+    unsigned seen = atomic_load(&posted);
+    pthread_mutex_lock(&lock);
+    for (;;) {
+        job *j = jobs;
+        while (j && j->wanted == 0) j = j->link;
+        if (j) {
+            j->wanted--;
+            atomic_fetch_add(&j->busy, 1);
+            pthread_mutex_unlock(&lock);
+            work(j);
+            pthread_mutex_lock(&lock);
+            if (atomic_fetch_sub(&j->busy, 1) == 1) pthread_cond_broadcast(&done);
+            continue;
+        }
+        seen = atomic_load(&posted);
+        pthread_mutex_unlock(&lock);
+        for (int i = 0; i < SPIN && atomic_load_explicit(&posted, memory_order_relaxed) == seen; i++) pause_();
+        pthread_mutex_lock(&lock);
+        if (atomic_load(&posted) == seen) {
+            sleeping++;
+            pthread_cond_wait(&wake, &lock);
+            sleeping--;
+        }
+    }
+    return NULL;
+}
+
+static void grow(int want) /* under the lock */
+{
+    pthread_attr_t attr;
+    if (pthread_attr_init(&attr)) return;
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    while (workers < want && workers < MAX_WORKERS) {
+        pthread_t id;
+        if (pthread_create(&id, &attr, helper, NULL)) break; /* fewer helpers: slower, never wrong */
+        workers++;
+    }
+    pthread_attr_destroy(&attr);
+}
+
+/* fn(ctx, 0 .. tasks - 1), each once, on up to `threads` threads, this one included; returns when all are done. */
+void pb_run(pb_task fn, void *ctx, int64_t tasks, int threads)
+{
+    const uint64_t old = flush_on();
+    job j = {.fn = fn, .ctx = ctx, .tasks = tasks};
+    int helpers = threads - 1;
+    if (helpers > tasks - 1) helpers = (int)(tasks - 1);
+    if (helpers <= 0) {
+        for (int64_t t = 0; t < tasks; t++) fn(ctx, t);
+        flush_restore(old);
+        return;
+    }
+    pthread_mutex_lock(&lock);
+    if (workers < helpers) grow(helpers);
+    j.wanted = helpers;
+    j.link = jobs;
+    jobs = &j;
+    atomic_fetch_add(&posted, 1);
+    if (sleeping) helpers > 1 ? pthread_cond_broadcast(&wake) : pthread_cond_signal(&wake);
+    pthread_mutex_unlock(&lock);
+    work(&j);
+    pthread_mutex_lock(&lock);
+    for (job **p = &jobs; *p; p = &(*p)->link)
+        if (*p == &j) {
+            *p = j.link;
+            break;
+        }
+    if (atomic_load(&j.busy)) {
+        pthread_mutex_unlock(&lock);
+        for (int i = 0; i < SPIN && atomic_load_explicit(&j.busy, memory_order_relaxed); i++) pause_();
+        pthread_mutex_lock(&lock); /* also: the helper that left last must be out of the lock before j goes */
+        while (atomic_load(&j.busy)) pthread_cond_wait(&done, &lock);
+    }
+    pthread_mutex_unlock(&lock);
+    flush_restore(old);
+}
+
+int pb_cores(void)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    const long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : (int)n;
+}
+
+typedef struct {
+    void *p;
+    size_t bytes;
+} space;
+
+static void space_free(void *arg)
+{
+    free(((space *)arg)->p);
+    free(arg);
+}
+
+void *pb_workspace(size_t bytes)
+{
+    space *s = pthread_getspecific(space_key);
+    if (!s) {
+        s = calloc(1, sizeof *s);
+        if (!s) return NULL;
+        if (pthread_setspecific(space_key, s)) {
+            free(s);
+            return NULL;
+        }
+    }
+    if (s->bytes < bytes) {
+        void *p = NULL;
+        if (posix_memalign(&p, 64, bytes)) return NULL;
+        free(s->p);
+        s->p = p;
+        s->bytes = bytes;
+    }
+    return s->p;
+}
+
+/* A forked child has one thread, and a lock that may have been held by one it lost. */
+static void after_fork(void)
+{
+    pthread_mutex_init(&lock, NULL);
+    pthread_cond_init(&wake, NULL);
+    pthread_cond_init(&done, NULL);
+    jobs = NULL;
+    workers = sleeping = 0;
+}
+
+void pb_pool_init(void)
+{
+    static int ready;
+    if (ready) return;
+    ready = 1;
+    pthread_key_create(&space_key, space_free);
+    pthread_atfork(NULL, NULL, after_fork);
+}
