@@ -23,7 +23,10 @@ print(f"pruned: {100 * pruner.current_sparsity:.1f} % of the conv and linear wei
 
 # 2. A smaller file.
 model.eval()
-dense, small = pb.save(model, "dense.safetensors", format="dense"), pb.save(model, "small.safetensors", format="bitmask")
+dense, small = (
+    pb.save(model, "dense.safetensors", format="dense"),
+    pb.save(model, "small.safetensors", format="bitmask"),
+)
 print(f"on disk: {dense:,} -> {small:,} bytes")
 
 # 3. A faster network. The engine takes the weights as they are now: compile again after changing them.

@@ -35,12 +35,15 @@ class Recipe:
     fine_tune_epochs: int = 5
     fine_tune_learning_rate: float = 1e-3
     prune_rounds: int = 5  # prune/fine-tune alternations of every schedule but one_shot
+    prune_until: float = 0.5  # they are spread over this share of the fine-tuning; the rest recovers
 
     def __post_init__(self) -> None:
         for name in ("epochs", "fine_tune_epochs", "batch_size", "prune_rounds"):
             low = 0 if name == "fine_tune_epochs" else 1
             if getattr(self, name) < low:
                 raise UsageError(f"recipe {self.name!r}: {name} is {getattr(self, name)}; it must be at least {low}")
+        if not 0.0 < self.prune_until <= 1.0:
+            raise UsageError(f"recipe {self.name!r}: prune_until is {self.prune_until}; it must be in (0, 1]")
         for name, known in (
             ("optimizer", ("adam", "sgd")),
             ("decay", ("constant", "cosine", "step")),
@@ -81,6 +84,7 @@ _ALWAYS_HASHED = frozenset(
         "fine_tune_epochs",
         "fine_tune_learning_rate",
         "prune_rounds",
+        "prune_until",
     ]
 )
 

@@ -29,3 +29,8 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Usa
     """A UsageError that names the unknown value, the known ones and, where given, the remedy."""
     tail = f"; {remedy}" if remedy else ""
     return UsageError(f"unknown {kind} {name!r}; known: {', '.join(sorted(known)) or 'none'}{tail}")
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, in one line: its type and its words."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

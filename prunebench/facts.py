@@ -34,6 +34,7 @@ FIELDS = {
     "baseline": "the dense way that the speed-up is against",
     "verdict": "faster, slower, inconclusive or unstable",
     "blocks": "interleaved blocks timed",
+    "collapse": "what the layer-collapse warning said, if it did",
     "training_seconds": "seconds that training or fine-tuning this checkpoint took, when it was made",
 }
 

@@ -65,6 +65,7 @@ class Bench:
                 "disk_bytes": len(formats.to_bytes(model.state_dict())),
                 "dense_disk_bytes": dense_bytes,
                 "resident_bytes": int(engine.nbytes),
+                "collapse": made.meta.get("collapse"),
                 "training_seconds": made.meta.get("training_seconds"),
                 **_costs(model, x[:1]),
                 **self._speedup(model, x, engine),

@@ -130,13 +130,14 @@ def _train(cell: Cell, lab: Lab) -> Artifact:
 
 
 def _prune(cell: Cell, lab: Lab) -> Artifact:
-    """Alternate pruning and fine-tuning: `prune_rounds` prunings spread over the one fine-tuning budget.
+    """Alternate pruning and fine-tuning: `prune_rounds` prunings spread over the first part of the one budget.
 
     Every schedule has the same total of fine-tuning epochs; one_shot spends them all after its only pruning.
     """
     import torch
 
     from prunebench.pruner import Pruner
+    from prunebench.training import Diverged, finite
 
     parent = artifact(cell.control, lab)
     if parent.state is None:
@@ -162,8 +163,12 @@ def _prune(cell: Cell, lab: Lab) -> Artifact:
 
         def before_step(step: int, steps: int) -> None:
             nonlocal done
-            while done < rounds and step * rounds >= done * steps:
+            while done < rounds and step * rounds >= done * steps * cell.recipe.prune_until:
                 done += 1
+                if not finite(model):
+                    raise Diverged(
+                        f"fine-tuning diverged before pruning {done} of {rounds}: a weight is NaN or infinite"
+                    )
                 model.eval()
                 pruner.prune_to(done / rounds)
                 model.train()
@@ -198,12 +203,12 @@ def _fitted(
 ) -> dict[str, Any]:
     import torch
 
-    from prunebench.machine import cores, threads
-    from prunebench.training import Diverged, fit
+    from prunebench.machine import threads
+    from prunebench.training import Diverged, fit, useful_threads
 
     tell = lab.tell
     start = time.perf_counter()
-    with threads(cores()), torch.random.fork_rng(devices=[]):
+    with threads(useful_threads(model, data, cell.recipe)), torch.random.fork_rng(devices=[]):
         try:
             loss = fit(
                 model,

@@ -121,13 +121,14 @@ def _step_seconds(cell: Cell, lab: Lab) -> float:
     import torch.nn.functional as F
 
     from prunebench import machine, models
+    from prunebench.training import useful_threads
 
     data = lab.data(cell.dataset)
     model = models.build(cell.model, data.input_shape, data.classes).train()
     x = data.normalise(data.train.images[: cell.recipe.batch_size])
     y = data.train.labels[: cell.recipe.batch_size]
     optimizer = torch.optim.SGD(model.parameters(), 1e-6)
-    with machine.threads(machine.cores()):
+    with machine.threads(useful_threads(model, data, cell.recipe)):
         for _ in range(3):  # the last of three: the first pays for warming up
             start = time.perf_counter()
             F.cross_entropy(model(x), y).backward()

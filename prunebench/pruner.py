@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -92,7 +92,8 @@ class Pruner:
         self.criterion, self.scope = check("criteria", criterion), check("scopes", scope)
         self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
         self.model, self.steps, self.every = model, steps, every
-        self._data, self._loss = data, loss
+        # A generator can be read once, a schedule prunes many times.
+        self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
         if criteria.needs_data(self.criterion) and data is None:
             raise UsageError(f"criterion {self.criterion!r} needs data; pass data=[(x, y), …]")
         self._modules = prunable_modules(model, exclude)

@@ -34,11 +34,16 @@ def refresh(path: Path, runs: Sequence[Run]) -> bool:
 
 
 def _block(query: str, details: pd.DataFrame) -> str:
+    for pair in query.split():
+        if "=" not in pair:
+            raise UsageError(f"README's block 'table: {query}': {pair!r} is not of the form KEY=VALUE")
     wanted = dict(pair.split("=", 1) for pair in query.split())
     dropped = [name.replace("_", " ") for name in wanted.pop("drop", "").split(",") if name]
     if not {"machine", "threads"} <= set(wanted):
         raise UsageError(f"README's block 'table: {query}' must name machine= and threads=, which never mix")
-    machine, threads = wanted.pop("machine"), int(wanted.pop("threads"))
+    machine, threads = wanted.pop("machine"), wanted.pop("threads")
+    if not threads.isdecimal():
+        raise UsageError(f"README's block 'table: {query}': threads={threads} is not a whole number")
     chosen = details
     for column, values in wanted.items():
         if column not in chosen.columns:
@@ -48,7 +53,7 @@ def _block(query: str, details: pd.DataFrame) -> str:
             column in ("criterion", "granularity", "scope", "schedule", "sparsity")
         )
         chosen = chosen[chosen[column].astype(str).isin(values.split(",")) | control]
-    table = main_table(chosen, machine, threads)
+    table = main_table(chosen, machine, int(threads))
     if table.empty:
         raise UsageError(f"README's block 'table: {query}' finds no result; save a run that has it")
     return render(table.drop(columns=[c for c in dropped if c in table.columns]), "github")

@@ -60,7 +60,9 @@ def _register(group: str, name: str, **declared: Any) -> Callable[[Any], Any]:
         before = _local.get((group, name))
         if before is not None and before.origin != origin:
             raise UsageError(f"{kind} {name!r} is defined twice, by {before.origin} and by {origin}; rename one")
-        _local[group, name] = Plugin(group, name, function, origin, declared)
+        plugin = Plugin(group, name, function, origin, declared)
+        _local[group, name] = plugin
+        function.prunebench_plugin = plugin  # what it declared travels with it to its entry point
         return function
 
     return decorate
@@ -138,8 +140,8 @@ def _load(group: str, name: str) -> Plugin:
         function = point.load()
     except Exception as error:
         raise PluginError(f"{GROUPS[group]} {name!r} ({point.value}) can't be imported: {error}") from error
-    registered = _local.get((group, name))
-    if registered is not None and registered.function is function:
+    registered = getattr(function, "prunebench_plugin", None)
+    if isinstance(registered, Plugin) and (registered.group, registered.name) == (group, name):
         return registered
     if not callable(function):
         raise PluginError(f"{GROUPS[group]} {name!r} ({point.value}) is not callable; point the entry at a function")

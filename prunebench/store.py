@@ -52,12 +52,14 @@ class Store:
     def get(self, key: str) -> Artifact | None:
         """The entry, or None where it is missing or was damaged (and is now set aside)."""
         folder = self.path(key)
-        if key not in self:
+        if not folder.exists():
             return None
         try:
             meta = json.loads((folder / "meta.json").read_text())
             if meta.get("schema") != SCHEMA:
                 raise UsageError(f"schema {meta.get('schema')}, this version reads {SCHEMA}")
+            if meta.pop("record") != _record(meta):
+                raise UsageError("the record's digest differs")
             state = None
             if meta["digest"] is not None:
                 content = (folder / "weights.safetensors").read_bytes()
@@ -87,13 +89,16 @@ class Store:
             temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=place.parent))
             if content is not None:
                 _write(temporary / "weights.safetensors", content)
-            _write(temporary / "meta.json", json.dumps(whole, indent=1, sort_keys=True, allow_nan=False).encode())
+            record = json.dumps({**whole, "record": _record(whole)}, indent=1, sort_keys=True, allow_nan=False)
+            _write(temporary / "meta.json", record.encode())
             _sync(temporary)
             try:
                 os.rename(temporary, place)
             except OSError:
-                if key not in self:
+                first = self.get(key)
+                if first is None:
                     raise
+                return first
             _sync(place.parent)
         except OSError as error:
             raise StoreError(
@@ -127,6 +132,10 @@ class Store:
             raise StoreError(
                 f"the entry {folder} is damaged ({reason}) and can't be set aside: {error.strerror}; remove it by hand"
             ) from error
+
+
+def _record(meta: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _write(path: Path, content: bytes) -> None:

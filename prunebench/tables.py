@@ -21,7 +21,7 @@ FORMATS = {"github": ".md", "csv": ".csv", "html": ".html", "latex": ".tex"}
 _TABULATE = {"github": "github", "html": "html", "latex": "latex_booktabs"}
 _CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "sparsity"]
 _GROUP = ["machine", "threads", *_CELL, "batch_size"]
-_NUMBERS = [f for f in FIELDS if f not in ("baseline", "verdict")]
+_NUMBERS = [f for f in FIELDS if f not in ("baseline", "verdict", "collapse")]
 _DECIDED = ("faster", "slower")
 
 
@@ -55,6 +55,7 @@ def detail(table: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip([*_GROUP, "backend"], key, strict=True)) | {
             "n": len(ok), "accuracy_std": ok["accuracy"].std(ddof=1) if len(ok) > 1 else np.nan,
             "status": _shared(group["status"]), "verdict": _shared(ok["verdict"]), "baseline": _shared(ok["baseline"]),
+            "collapse": _shared(ok["collapse"]),
         }  # fmt: skip
         for name in _NUMBERS:
             geometric = name.startswith("speedup")
@@ -113,7 +114,9 @@ def _accuracy(row: pd.Series) -> str:
 
 
 def _nonzeros(row: pd.Series) -> str:
-    return "–" if row["n"] == 0 else f"{row['nonzeros']:,.0f} of {row['prunable']:,.0f}"
+    if row["n"] == 0:
+        return "–"
+    return f"{row['nonzeros']:,.0f} of {row['prunable']:,.0f}" + (" (layer collapse)" if row["collapse"] else "")
 
 
 def _disk(row: pd.Series) -> str:

@@ -138,9 +138,10 @@ def judge(
 
 
 def _drifts(logs: np.ndarray, clear: float) -> bool:
-    """True where the ratio's first and second half disagree by more than 10 % and by more than their own spread."""
+    """True where the ratio's first and second half differ by more than 10 % and by more than the spread within them."""
     if len(logs) < 2 * MIN_BLOCKS:
         return False
     first, second = np.array_split(logs, 2)
-    spread = np.subtract(*np.percentile(logs, [75, 25]))
-    return bool(abs(np.median(first) - np.median(second)) > max(math.log(1.1), clear, 2 * spread))
+    # Within the halves: over the whole run a shift would be its own spread, and never be seen.
+    spread = max(np.subtract(*np.percentile(half, [75, 25])) for half in (first, second))
+    return bool(abs(np.median(first) - np.median(second)) > max(math.log(1.1), clear, 1.5 * spread))

@@ -10,14 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunebench.cell import Recipe, derive_seed
+from prunebench.costs import count
 from prunebench.datasets.base import Dataset, Split
 from prunebench.errors import PrunebenchError
+from prunebench.machine import cores
 
 EVALUATION_BATCH = 500
+# Below this a second core gains under a tenth (measured on LeNet-300-100), and where another process keeps that core
+# busy, the wait at every barrier made such steps a hundred times slower.
+SHARED_STEP_MACS = 1e8
 
 
 class Diverged(PrunebenchError, ArithmeticError):
-    """The loss became NaN or infinite; the message names the epoch."""
+    """The loss or a weight became NaN or infinite; the message says when."""
 
 
 def fit(
@@ -37,6 +42,9 @@ def fit(
     before_step(step, steps) and after_step() surround every optimizer step; progress(step, steps) is called once an
     epoch. The seed decides data order, augmentation and dropout. Raises Diverged where the loss is not finite.
     """
+    # Channels innermost: oneDNN's own layout, 1.1 to 1.5 times faster for these networks' convolutions.
+    layout = torch.channels_last if any(p.ndim == 4 for p in model.parameters()) else torch.contiguous_format
+    model.to(memory_format=layout)
     optimizer = _optimizer(model, recipe, learning_rate)
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
     per_epoch = math.ceil(len(data.train) / recipe.batch_size)
@@ -54,7 +62,8 @@ def fit(
                 images = data.train.images[index]
                 if recipe.augment == "crop_flip":
                     images = crop_flip(images, order)
-                loss = F.cross_entropy(model(data.normalise(images)), data.train.labels[index])
+                x = data.normalise(images).contiguous(memory_format=layout)
+                loss = F.cross_entropy(model(x), data.train.labels[index])
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
@@ -65,10 +74,17 @@ def fit(
             mean = float(total) / len(data.train)
             if not math.isfinite(mean):
                 raise Diverged(f"training diverged in epoch {epoch + 1} of {epochs}: the loss is {mean}")
+            if not finite(model):  # the loss is that before the step: the last one may have blown up unseen
+                raise Diverged(f"training diverged in epoch {epoch + 1} of {epochs}: a weight is NaN or infinite")
             if progress:
                 progress(step, steps)
-    model.eval()
+    model.to(memory_format=torch.contiguous_format).eval()
     return mean
+
+
+def finite(model: nn.Module) -> bool:
+    """True where no parameter is NaN or infinite."""
+    return all(bool(torch.isfinite(p).all()) for p in model.parameters())
 
 
 def _optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.optim.Optimizer:
@@ -78,6 +94,15 @@ def _optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.
     return torch.optim.SGD(
         parameters, learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
+
+
+def useful_threads(model: nn.Module, data: Dataset, recipe: Recipe) -> int:
+    """How many threads a training step keeps busy: all cores, or one where a step is too small to share.
+
+    A rule rather than a measurement, because the number of threads decides the order of sums and so the weights.
+    """
+    batch = torch.zeros(1, *data.input_shape)
+    return cores() if count(model, batch).macs_dense * recipe.batch_size >= SHARED_STEP_MACS else 1
 
 
 def decay(kind: str, t: float) -> float:

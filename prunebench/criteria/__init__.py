@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prunebench.criteria.needs import NEEDS, Layer, gather
-from prunebench.errors import PluginError, PrunebenchError, UsageError
+from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
 from prunebench.registry import Plugin, get
 from prunebench.spec import Spec
 
@@ -100,11 +100,14 @@ def score(
         except PrunebenchError:
             raise
         except Exception as error:
-            raise PluginError(f"criterion {plugin.name!r} raised on {name}: {type(error).__name__}: {error}") from error
+            raise PluginError(f"criterion {plugin.name!r} raised on {name}: {reason(error)}") from error
+        finally:
+            changed = not torch.equal(modules[name].weight.detach(), before)
+            if changed:
+                with torch.no_grad():
+                    modules[name].weight.copy_(before)
         _check(plugin.name, name, result, before)
-        if not torch.equal(modules[name].weight.detach(), before):
-            with torch.no_grad():
-                modules[name].weight.copy_(before)
+        if changed:
             raise PluginError(f"criterion {plugin.name!r} changed the weight of {name}; a criterion only scores")
         scores[name] = result.detach()
     return scores

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 def norm(scores: Tensor, p: float) -> Tensor:
     """(Σ|s|^p)^(1/p) over the last dimension; the maximum for p = ∞."""
-    if not p > 0:
+    return scores.abs().float().norm(p=_checked(p), dim=-1)
+
+
+def _checked(p: float) -> float:
+    if not isinstance(p, (int, float)) or not p > 0:
         raise UsageError(f"criterion 'lp': p={p} can't be used; give p > 0")
-    return scores.abs().float().norm(p=float(p), dim=-1)
+    return float(p)
 
 
 def magnitude(layer: Layer) -> Tensor:
@@ -51,6 +55,5 @@ def linf(layer: Layer) -> Tensor:
 @criterion("lp", reduce=norm)
 def lp(layer: Layer, p: float = 3) -> Tensor:
     """|w|; a filter's score is (Σ|w|^p)^(1/p)."""
-    if not p > 0:
-        raise UsageError(f"criterion 'lp': p={p} can't be used; give p > 0")
+    _checked(p)
     return magnitude(layer)

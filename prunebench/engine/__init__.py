@@ -1,7 +1,7 @@
 """The sparse inference engine: graph -> plan -> native kernels. Importing this package imports no torch.
 
-    engine = compile_engine(model, example_input, threads=2)
-    y = engine(x)
+engine = compile_engine(model, example_input, threads=2)
+y = engine(x)
 """
 
 from __future__ import annotations

@@ -97,7 +97,5 @@ class Engine:
                 kind = "conv" if isinstance(m, nn.Conv2d) else "linear"
                 shape, sparsity, kernel, layout = tuple(m.weight.shape), sparsity_of(m.weight), "torch", "dense"
                 size = m.weight.nbytes + (0 if m.bias is None else m.bias.nbytes)
-            rows.append(
-                dict(zip(Summary.columns, (name, kind, shape, sparsity, kernel, layout, size), strict=True))
-            )
+            rows.append(dict(zip(Summary.columns, (name, kind, shape, sparsity, kernel, layout, size), strict=True)))
         return rows

@@ -33,8 +33,18 @@ def to_bytes(state: Mapping[str, Tensor], format: str = "bitmask") -> bytes:
         else:
             # A copy: safetensors refuses tensors that share memory, as tied weights do.
             tensors[name] = tensor.detach().cpu().contiguous().clone()
+    if len(tensors) != len(state) + len(compressed) * (len(bitmask.PARTS) - 1):
+        raise UsageError(f"two tensors would share a name once compressed; known names: {', '.join(state)}")
     metadata = {"format": "pt", "prunebench": json.dumps({"schema": 1, "bitmask": sorted(compressed)})}
-    return safetensors.torch.save(tensors, metadata)
+    return _canonical(safetensors.torch.save(tensors, metadata))
+
+
+def _canonical(content: bytes) -> bytes:
+    # safetensors writes its header's metadata in random order: sorted, equal states give equal bytes.
+    length = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + length :]
 
 
 def from_bytes(content: bytes) -> dict[str, Tensor]:

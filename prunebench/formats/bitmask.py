@@ -1,4 +1,4 @@
-"""Bitmask encoding: one bit per weight and the nonzero values, 0.53 bytes per weight at 90 % in float32.
+"""Bitmask encoding: one bit per weight and the nonzero values, 0.53 bytes per weight at 90 % in float32; −0 becomes 0.
 
 The parts are named as in compressed-tensors' sparse-bitmask format: shape, compressed, bitmask, row_offsets.
 """

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from prunebench.errors import PluginError, PrunebenchError, reason
 from prunebench.registry import get
 
 if TYPE_CHECKING:
@@ -36,4 +37,9 @@ class Scored:
 def unit_sets(text: str, scored: Scored) -> Sequence[UnitSet]:
     """The sets of units that a registered granularity forms."""
     plugin, spec = get("granularities", text)
-    return plugin.bind(spec)(scored)
+    try:
+        return plugin.bind(spec)(scored)
+    except PrunebenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"granularity {plugin.name!r} raised: {reason(error)}") from error

@@ -16,17 +16,17 @@ def share(text: str | Spec, t: float) -> float:
 
     Raises UsageError for t outside [0, 1], PluginError for a schedule that leaves [0, 1] or misses 1 at the end.
     """
-    from prunebench.errors import PluginError, UsageError
+    from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
 
     if not 0.0 <= t <= 1.0:
         raise UsageError(f"progress t={t} is outside [0, 1]")
     plugin, spec = get("schedules", text)
     try:
         value = float(plugin.bind(spec)(t))
-    except (UsageError, PluginError):
+    except PrunebenchError:
         raise
     except Exception as error:
-        raise PluginError(f"schedule {plugin.name!r} raised at t={t}: {error}") from error
+        raise PluginError(f"schedule {plugin.name!r} raised at t={t}: {reason(error)}") from error
     if not 0.0 <= value <= 1.0:
         raise PluginError(f"schedule {plugin.name!r} returned {value} at t={t}; a share lies in [0, 1]")
     if t == 1.0 and value != 1.0:

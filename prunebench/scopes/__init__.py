@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from prunebench.errors import PluginError, PrunebenchError
+from prunebench.errors import PluginError, PrunebenchError, reason
 from prunebench.registry import get
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def share_out(text: str, sets: Sequence[UnitSet], sparsity: float) -> list[int]:
     plugin, spec = get("scopes", text)
     try:
         counts = [int(c) for c in plugin.bind(spec)(sets, sparsity)]
-    except PrunebenchError:
+    except (PrunebenchError, Warning):  # a warning raised as an error is the caller's wish, no fault of the plugin
         raise
     except Exception as error:
-        raise PluginError(f"scope {plugin.name!r} raised: {error}") from error
+        raise PluginError(f"scope {plugin.name!r} raised: {reason(error)}") from error
     if len(counts) != len(sets):
         raise PluginError(f"scope {plugin.name!r} returned {len(counts)} counts for {len(sets)} layers")
     for count, unit_set in zip(counts, sets, strict=True):
