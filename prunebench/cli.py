@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{name}", dest=axis, metavar="VALUE", help=f"default {_RUN_DEFAULTS[axis][0]}")
     _common(one)
     one.add_argument("--threads", default="1", help="threads while measuring; default 1")
-    one.add_argument("--timing-seconds", type=float, default=2.0, help="budget of the speed-up measurement")
+    one.add_argument("--timing-seconds", type=float, default=1.0, help="budget of the speed-up measurement")
     one.set_defaults(run=_run)
 
     sweep = commands.add_parser("sweep", help="fill the store with a grid's checkpoints, without timing")

@@ -102,6 +102,8 @@ class Bar(Progress):
         self._task: Any = None
 
     def tell(self, cell: Cell, step: int, steps: int) -> None:
+        if not self._bar.console.is_terminal:
+            return
         if self._task is None:
             self._bar.start()
             self._task = self._bar.add_task(cell.id, total=steps)

@@ -29,8 +29,19 @@ def command(
 
 def pytest_grid(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess:
     """`pytest benchmarks` with store and saved runs under a folder."""
-    return command(sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", "--store", folder / "store",
-                   f"--benchmark-storage=file://{folder}/results/runs", *arguments, **changes)  # fmt: skip
+    return command(
+        sys.executable,
+        "-m",
+        "pytest",
+        "benchmarks",
+        "-p",
+        "no:cacheprovider",
+        "--store",
+        folder / "store",
+        f"--benchmark-storage=file://{folder}/results/runs",
+        *arguments,
+        **changes,
+    )
 
 
 def prunebench(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess:

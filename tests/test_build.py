@@ -15,8 +15,18 @@ def test_without_a_compiler_the_install_succeeds_and_says_why(tmp_path):
     source = tmp_path / "source"
     unwanted = shutil.ignore_patterns(".*", "build", "*.so", "*.egg-info", "results", "native_off.txt")
     shutil.copytree(ROOT, source, ignore=unwanted)
-    built = command(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path / "wheels",
-                    source, CC="/nowhere/cc")  # fmt: skip
+    built = command(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        tmp_path / "wheels",
+        source,
+        CC="/nowhere/cc",
+    )
     assert built.returncode == 0, built.stdout + built.stderr
     (wheel,) = (tmp_path / "wheels").glob("*.whl")
     with zipfile.ZipFile(wheel) as content:
@@ -32,8 +42,9 @@ def test_without_a_compiler_the_install_succeeds_and_says_why(tmp_path):
         "except pb.errors.BackendUnavailable as error:\n    print(error)\n"
         "print(pb.compile(torch.nn.Linear(4, 4).eval(), torch.ones(1, 4), backend='dense')(torch.ones(1, 4)).shape)\n"
     )
-    used = command(sys.executable, "-c", "import prunebench.errors\n" + code, cwd=tmp_path,
-                   PYTHONPATH=str(tmp_path / "unpacked"))  # fmt: skip
+    used = command(
+        sys.executable, "-c", "import prunebench.errors\n" + code, cwd=tmp_path, PYTHONPATH=str(tmp_path / "unpacked")
+    )
     assert used.returncode == 0, used.stderr
     assert "backend 'csr' is off" in used.stdout
     assert reason in used.stdout

@@ -32,11 +32,16 @@ def operands(rows, cols, n, density, seed, index=np.int32):
 
 @settings(max_examples=120, deadline=None)
 @given(
-    rows=st.integers(0, 70), cols=st.integers(0, 90),
+    rows=st.integers(0, 70),
+    cols=st.integers(0, 90),
     n=st.sampled_from([0, 1, 2, 7, 15, 16, 17, 33, 64, 100, 448, 500]),
-    density=st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]), seed=st.integers(0, 10**6), relu=st.booleans(),
-    with_bias=st.booleans(), threads=st.integers(1, 3), index=st.sampled_from([np.int32, np.int64]),
-)  # fmt: skip
+    density=st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 10**6),
+    relu=st.booleans(),
+    with_bias=st.booleans(),
+    threads=st.integers(1, 3),
+    index=st.sampled_from([np.int32, np.int64]),
+)
 def test_matches_float64(rows, cols, n, density, seed, relu, with_bias, threads, index):
     m, indptr, indices, dense, bias = operands(rows, cols, n, density, seed, index)
     b = bias if with_bias else None
@@ -120,7 +125,7 @@ GOOD = {
         ({"threads": 0}, "threads"),
         ({"threads": -3}, "threads"),
     ],
-)  # fmt: skip
+)
 def test_wrong_values(change, words):
     with pytest.raises(ValueError, match=words):
         csr_matmul(**{**GOOD, **change})
@@ -129,11 +134,19 @@ def test_wrong_values(change, words):
 @pytest.mark.parametrize(
     "change",
     [
-        {"data": np.ones(2)}, {"dense": np.ones((2, 3))}, {"indices": np.zeros(2, np.int16)}, {"dense": [[1.0]]},
-        {"indptr": np.zeros(3, np.uint64)}, {"bias": np.ones(2)}, {"dense": torch.ones(2, 3, dtype=torch.bfloat16)},
-        {"threads": 1.5}, {"shape": 3}, {"shape": (2.0, 2)}, {"data": np.ones(2, ">f4")},
+        {"data": np.ones(2)},
+        {"dense": np.ones((2, 3))},
+        {"indices": np.zeros(2, np.int16)},
+        {"dense": [[1.0]]},
+        {"indptr": np.zeros(3, np.uint64)},
+        {"bias": np.ones(2)},
+        {"dense": torch.ones(2, 3, dtype=torch.bfloat16)},
+        {"threads": 1.5},
+        {"shape": 3},
+        {"shape": (2.0, 2)},
+        {"data": np.ones(2, ">f4")},
     ],
-)  # fmt: skip
+)
 def test_wrong_kinds(change):
     with pytest.raises(TypeError):
         csr_matmul(**{**GOOD, **change})

@@ -260,9 +260,17 @@ def test_what_makes_a_dense_checkpoint_is_in_its_key(changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"criterion": "l2"}, {"granularity": "filter"}, {"scope": "layerwise"}, {"schedule": "linear"}, {"sparsity": 0.8},
-     {"seed": 1}, {"recipe": Recipe(fine_tune_epochs=1)}, {"recipe": Recipe(epochs=3)}],
-)  # fmt: skip
+    [
+        {"criterion": "l2"},
+        {"granularity": "filter"},
+        {"scope": "layerwise"},
+        {"schedule": "linear"},
+        {"sparsity": 0.8},
+        {"seed": 1},
+        {"recipe": Recipe(fine_tune_epochs=1)},
+        {"recipe": Recipe(epochs=3)},
+    ],
+)
 def test_what_makes_a_pruned_checkpoint_is_in_its_key(changes):
     cell = Cell("mnist", "lenet5", "l1", "weight", "global", "agp", 0.9)
     assert key_of(replace(cell, **changes)) != key_of(cell)

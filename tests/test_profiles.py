@@ -41,9 +41,14 @@ def test_the_smoke_grid_word_by_word():
 def test_lists_override_and_doubles_are_merged():
     found = plan(
         "smoke",
-        {"sparsities": "0.5, 0.9,0.5", "criteria": "lp:p=3,lp:p=3.0", "seeds": "1,2,1", "backends": "csr,csr",
-         "batch_sizes": "1,64,1"},
-    )  # fmt: skip
+        {
+            "sparsities": "0.5, 0.9,0.5",
+            "criteria": "lp:p=3,lp:p=3.0",
+            "seeds": "1,2,1",
+            "backends": "csr,csr",
+            "batch_sizes": "1,64,1",
+        },
+    )
     assert [c.id for c in found.cells] == [
         f"lenet300-digits-{axes}-seed{seed}"
         for seed in (1, 2)

@@ -40,8 +40,22 @@ def test_collection_imports_no_torch():
 
 
 def test_ids_read_as_a_sentence_and_the_control_is_there_once(tmp_path):
-    done = pytest_grid(tmp_path, *COLLECT, "--models", "lenet5", "--datasets", "mnist", "--criteria", "l1,lp:p=3",
-                       "--sparsities", "0,0.9,0.9167", "--backends", "csr", "--batch-sizes", "64")  # fmt: skip
+    done = pytest_grid(
+        tmp_path,
+        *COLLECT,
+        "--models",
+        "lenet5",
+        "--datasets",
+        "mnist",
+        "--criteria",
+        "l1,lp:p=3",
+        "--sparsities",
+        "0,0.9,0.9167",
+        "--backends",
+        "csr",
+        "--batch-sizes",
+        "64",
+    )
     ids = re.findall(r"\[(.*)\]", done.stdout)
     assert ids == [
         "lenet5-mnist-none-none-none-none-s000-seed0-csr-b64",
@@ -177,8 +191,18 @@ def test_a_diverged_cell_is_shown_and_the_grid_goes_on(tmp_path):
         "            return y * float('inf') if self.training else y\n"
         "    return Net(nn.Flatten(), nn.Linear(784, classes))\n"
     )
-    done = pytest_grid(tmp_path, *TINY, "--models", "explodes,lenet300", "--backends", "dense", "--benchmark-save=mixed",
-                       "-p", "conftest_plugin", PYTHONPATH=str(tmp_path))  # fmt: skip
+    done = pytest_grid(
+        tmp_path,
+        *TINY,
+        "--models",
+        "explodes,lenet300",
+        "--backends",
+        "dense",
+        "--benchmark-save=mixed",
+        "-p",
+        "conftest_plugin",
+        PYTHONPATH=str(tmp_path),
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed, 2 xfailed" in done.stdout
     run = saved(tmp_path, "mixed")
@@ -192,8 +216,9 @@ def test_a_cheating_criterion_is_named(tmp_path):
     (tmp_path / "cheat_plugin.py").write_text(
         "import prunebench as pb\n@pb.criterion('cheat')\ndef cheat(layer):\n    return layer.weight[:1]\n"
     )
-    done = pytest_grid(tmp_path, *TINY, "--criteria", "cheat", "--backends", "dense", "-p", "cheat_plugin",
-                       PYTHONPATH=str(tmp_path))  # fmt: skip
+    done = pytest_grid(
+        tmp_path, *TINY, "--criteria", "cheat", "--backends", "dense", "-p", "cheat_plugin", PYTHONPATH=str(tmp_path)
+    )
     assert done.returncode == 1
     assert "criterion 'cheat' returned shape (1, 784) for fc1.weight" in done.stdout
     assert "1 failed, 1 passed" in done.stdout
@@ -202,10 +227,26 @@ def test_a_cheating_criterion_is_named(tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_loses_at_most_the_case_in_progress(tmp_path):
     run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", "--store", tmp_path / "store",
-         f"--benchmark-storage=file://{tmp_path}/results/runs", *TINY, "--seeds", "0,1,2,3", "--benchmark-save=killed"],
-        cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "benchmarks",
+            "-p",
+            "no:cacheprovider",
+            "--store",
+            tmp_path / "store",
+            f"--benchmark-storage=file://{tmp_path}/results/runs",
+            *TINY,
+            "--seeds",
+            "0,1,2,3",
+            "--benchmark-save=killed",
+        ],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 120
     lines: list[str] = []
     while len(lines) < 4 and time.monotonic() < deadline and run.poll() is None:

@@ -65,10 +65,16 @@ def test_each_block_has_its_own_choice(tmp_path):
 
 @pytest.mark.parametrize(
     ("query", "words"),
-    [("threads=1", "machine="), ("machine=aaaaaaaaaa", "threads="), (f"{HERE} color=red", "'color'"),
-     (f"{HERE} model=vgg", "finds no result"), ("machine=cccccccccc threads=1", "finds no result"),
-     ("machine=aaaaaaaaaa threads=one", "threads"), (f"{HERE} l1", "l1")],
-)  # fmt: skip
+    [
+        ("threads=1", "machine="),
+        ("machine=aaaaaaaaaa", "threads="),
+        (f"{HERE} color=red", "'color'"),
+        (f"{HERE} model=vgg", "finds no result"),
+        ("machine=cccccccccc threads=1", "finds no result"),
+        ("machine=aaaaaaaaaa threads=one", "threads"),
+        (f"{HERE} l1", "l1"),
+    ],
+)
 def test_a_block_that_can_not_be_is_one_line_and_changes_nothing(tmp_path, query, words):
     path = document(tmp_path / "README.md", query)
     before = path.read_text()

@@ -73,12 +73,19 @@ def test_a_journal_damaged_in_the_middle_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "nonsense", "[]", "{}", '{"benchmarks": []}', '{"benchmarks": 3, "datetime": "x", "machine_info": {}}',
-     '{"benchmarks": [{"extra_info": {"schema": 1}}], "datetime": "x", "machine_info": {}}',
-     '{"benchmarks": [{"extra_info": {"schema": 1, "cell": 3, "backend": "csr", "batch_size": 1}}], '
-     '"datetime": "x", "machine_info": {}}',
-     "\x00\x01"],
-)  # fmt: skip
+    [
+        "",
+        "nonsense",
+        "[]",
+        "{}",
+        '{"benchmarks": []}',
+        '{"benchmarks": 3, "datetime": "x", "machine_info": {}}',
+        '{"benchmarks": [{"extra_info": {"schema": 1}}], "datetime": "x", "machine_info": {}}',
+        '{"benchmarks": [{"extra_info": {"schema": 1, "cell": 3, "backend": "csr", "batch_size": 1}}], '
+        '"datetime": "x", "machine_info": {}}',
+        "\x00\x01",
+    ],
+)
 def test_a_file_that_is_no_run_is_one_line(tmp_path, content):
     path = tmp_path / "0001_bad.json"
     path.write_text(content)
