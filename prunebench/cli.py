@@ -206,7 +206,10 @@ def _tables(options: argparse.Namespace) -> int:
     print(render(main_table, options.format), end="")
     print(f"{len(files)} files in {results / 'tables'}", file=sys.stderr)
     if not options.runs:
-        readme.refresh(results.parent / "README.md", runs)
+        try:
+            readme.refresh(results.parent / "README.md", runs)
+        except UsageError as error:
+            _stderr(f"prunebench: README.md is left as it was: {error}")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +82,9 @@ def test_incomplete_facts_are_refused(missing):
 def test_repetitions_differ_by_seed_only():
     assert repetition_of(CASE.cell) == repetition_of(replace(CASE.cell, seed=9))
     assert repetition_of(CASE.cell) != repetition_of(replace(CASE.cell, sparsity=0.8))
+
+
+def test_every_fact_is_documented():
+    text = (Path(__file__).parent.parent / "docs" / "saved-runs.md").read_text()
+    for name in (*FIELDS, "schema", "cell", "backend", "batch_size", "threads", "status", "reason"):
+        assert f"`{name}`" in text, name
