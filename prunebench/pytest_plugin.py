@@ -148,7 +148,6 @@ class _Session:
         self.config, self.cases = config, cases
         self.untimed: list[dict[str, Any]] = []
         self.started = False
-        self.saved = False
         self._journal: Journal | None = None
 
     def announce(self, cases: list[Any]) -> None:
@@ -161,7 +160,7 @@ class _Session:
 
         config, plan = self.config, self.config.stash[_PLAN]
         root = Path(config.rootpath)
-        self.cases, self.started = cases, True
+        self.cases = cases
         self.progress = Progress(_writer(config), plan.timing_seconds)
         lab = Lab(
             Store(settings.store(config.getoption("store"), root)),
@@ -171,12 +170,14 @@ class _Session:
         )
         self.bench = Bench(lab, min(int(config.getoption("threads")), cores()), plan.timing_seconds)
         name = config.getoption("benchmark_save", None)
-        if name:
-            self._journal = Journal(config._benchmarksession.storage.get("."), name, _machine())  # type: ignore[attr-defined]
+        storage = getattr(config, "_benchmarksession").storage  # noqa: B009 - pytest-benchmark sets it on the fly
+        if name and hasattr(storage, "path"):  # a folder; pytest-benchmark's other storage is a server
+            self._journal = Journal(storage.get("."), name, _machine())
         try:
             self.progress.announce(cases, lab)
         except PrunebenchError as error:
             raise pytest.UsageError(str(error)) from error
+        self.started = True
 
     def measure(self, case: Any, benchmark: Any) -> dict[str, Any]:
         """The facts of a case, recorded in the benchmark, the journal and the saved run."""

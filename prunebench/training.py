@@ -42,8 +42,7 @@ def fit(
     before_step(step, steps) and after_step() surround every optimizer step; progress(step, steps) is called once an
     epoch. The seed decides data order, augmentation and dropout. Raises Diverged where the loss is not finite.
     """
-    # Channels innermost: oneDNN's own layout, 1.1 to 1.5 times faster for these networks' convolutions.
-    layout = torch.channels_last if any(p.ndim == 4 for p in model.parameters()) else torch.contiguous_format
+    layout = memory_layout(model)
     model.to(memory_format=layout)
     optimizer = _optimizer(model, recipe, learning_rate)
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
@@ -94,6 +93,11 @@ def _optimizer(model: nn.Module, recipe: Recipe, learning_rate: float) -> torch.
     return torch.optim.SGD(
         parameters, learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
     )
+
+
+def memory_layout(model: nn.Module) -> torch.memory_format:
+    """Channels innermost for convolutions: oneDNN's own layout, 1.1 to 1.5 times faster for these networks."""
+    return torch.channels_last if any(p.ndim == 4 for p in model.parameters()) else torch.contiguous_format
 
 
 def useful_threads(model: nn.Module, data: Dataset, recipe: Recipe) -> int:
