@@ -83,8 +83,7 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     One machine and thread count only: timings of different ones never share a column.
     """
     mine = details[(details["machine"] == machine) & (details["threads"] == threads)]
-    backends = [b for b in ("dense", "masked", "scipy_csr", "csr") if b in set(mine["backend"])]
-    backends += sorted(set(mine["backend"]) - set(backends))
+    backends = _backends(mine)
     rows = []
     for _, group in mine.groupby([*_CELL, "batch_size"], sort=False):
         by_backend = {str(row["backend"]): row for _, row in group.iterrows()}
@@ -92,6 +91,35 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
         facts = {"accuracy %": _accuracy(first), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first)}
         rows.append({**_labels(first), **facts, **{b: _speed(by_backend.get(b)) for b in backends}})
     return pd.DataFrame(rows)
+
+
+def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFrame:
+    """Bytes of weights: on disk, dense and compressed, and in memory per backend; one row per cell."""
+    mine = details[(details["machine"] == machine) & (details["threads"] == threads) & (details["n"] > 0)]
+    backends = _backends(mine)
+    rows = []
+    for _, group in mine.groupby(_CELL, sort=False):
+        first = group.iloc[0]
+        resident = group.groupby("backend")["resident_bytes"].mean()
+        ratio = first["parameters"] / (first["parameters"] - first["prunable"] + first["nonzeros"])
+        labels = {k: v for k, v in _labels(first).items() if k != "batch"}
+        disk = {
+            "parameters": f"{ratio:.1f}× fewer",
+            "dense file": _kb(first["dense_disk_bytes"]),
+            "bitmask file": _disk(first),
+        }
+        rows.append({**labels, **disk, **{f"{b} in memory": _kb(resident.get(b)) for b in backends}})
+    return pd.DataFrame(rows)
+
+
+def _backends(details: pd.DataFrame) -> list[str]:
+    found = set(details["backend"])
+    known = [b for b in ("dense", "masked", "scipy_csr", "csr") if b in found]
+    return known + sorted(found - set(known))
+
+
+def _kb(count: float | None) -> str:
+    return "–" if count is None or np.isnan(count) else f"{count / 1000:,.1f} kB"
 
 
 def _labels(row: pd.Series) -> dict[str, str]:
@@ -122,7 +150,7 @@ def _nonzeros(row: pd.Series) -> str:
 def _disk(row: pd.Series) -> str:
     if row["n"] == 0:
         return "–"
-    return f"{row['disk_bytes'] / 1000:,.1f} kB ({row['dense_disk_bytes'] / row['disk_bytes']:.1f}× smaller)"
+    return f"{_kb(row['disk_bytes'])} ({row['dense_disk_bytes'] / row['disk_bytes']:.1f}× smaller)"
 
 
 def _speed(row: pd.Series | None) -> str:
@@ -156,15 +184,16 @@ def write_tables(runs: Sequence[Run], folder: Path) -> tuple[list[Path], pd.Data
     details = detail(table)
     texts: dict[str, str] = {"detail.csv": render(details, "csv")}
     groups = details[["machine", "threads"]].drop_duplicates().itertuples(index=False)
-    names = {(str(g.machine), int(g.threads)): f"main-{g.machine}-t{g.threads}" for g in groups}
+    names = {(str(g.machine), int(g.threads)): f"{g.machine}-t{g.threads}" for g in groups}
     for (machine, threads), name in names.items():
-        main = main_table(details, machine, threads)
-        texts.update({name + suffix: render(main, format) for format, suffix in FORMATS.items()})
+        for kind, make in (("main", main_table), ("bytes", bytes_table)):
+            made = make(details, machine, threads)
+            texts.update({f"{kind}-{name}{suffix}": render(made, format) for format, suffix in FORMATS.items()})
     texts["index.md"] = _index(runs, names)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_text(folder / name, text)
-    for old in [*folder.glob("main-*"), folder / "detail.csv", folder / "index.md"]:
+    for old in [*folder.glob("main-*"), *folder.glob("bytes-*"), folder / "detail.csv", folder / "index.md"]:
         if old.name not in texts:
             old.unlink(missing_ok=True)
     last = table.iloc[-1]
@@ -173,17 +202,17 @@ def write_tables(runs: Sequence[Run], folder: Path) -> tuple[list[Path], pd.Data
 
 def _index(runs: Sequence[Run], names: dict[tuple[str, int], str]) -> str:
     machines = {run.machine.get("id", "unknown"): run.machine for run in runs}
-    rows = [[f"[{name}]({name}.md)", machine, threads, _machine(machines[machine])]
-            for (machine, threads), name in names.items()]  # fmt: skip
-    tables = tabulate(
-        rows, headers=["table", "machine", "threads", "what it is"], tablefmt="github", disable_numparse=True
-    )
-    saved = [[r.name, r.machine.get("id", "unknown"), len(r.facts), r.datetime, "yes" if r.complete else "cut off"]
-             for r in runs]  # fmt: skip
-    sources = tabulate(
-        saved, headers=["run", "machine", "cases", "when", "complete"], tablefmt="github", disable_numparse=True
-    )
-    return f"{_NOTES}\n{tables}\n\nMade from these runs:\n\n{sources}\n"
+    tables = pd.DataFrame([
+        {"speed and accuracy": f"[main-{name}](main-{name}.md)", "bytes": f"[bytes-{name}](bytes-{name}.md)",
+         "machine": machine, "threads": threads, "what it is": _machine(machines[machine])}
+        for (machine, threads), name in names.items()
+    ])  # fmt: skip
+    sources = pd.DataFrame([
+        {"run": run.name, "machine": run.machine.get("id", "unknown"), "cases": len(run.facts), "when": run.datetime,
+         "complete": "yes" if run.complete else "cut off"}
+        for run in runs
+    ])  # fmt: skip
+    return f"{_NOTES}\n{render(tables, 'github')}\nMade from these runs:\n\n{render(sources, 'github')}"
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -204,5 +233,6 @@ median milliseconds per batch, then the speed-up over the faster of torch's dens
 95 % bootstrap interval over interleaved blocks; over several seeds the geometric mean. A speed-up with a word behind
 it is not one to rely on: `inconclusive` (the interval doesn't clear 1 by more than the A/A control and 1 %) or
 `unstable` (the A/A control or the samples drifted). Bytes on disk: bitmask encoding against the dense checkpoint.
-`detail.csv` holds all numbers.
+The bytes tables count parameters, files, and the weights that each backend keeps in memory. `detail.csv` holds all
+numbers.
 """

@@ -32,6 +32,7 @@ def test_without_a_compiler_the_install_succeeds_and_says_why(tmp_path):
     with zipfile.ZipFile(wheel) as content:
         names = content.namelist()
         assert not [n for n in names if "_native" in n and n.endswith((".so", ".pyd"))]
+        assert {"prunebench/profiles.toml", "prunebench/py.typed"} <= set(names)
         reason = content.read("prunebench/engine/native_off.txt").decode().strip()
         content.extractall(tmp_path / "unpacked")
     assert "\n" not in reason

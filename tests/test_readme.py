@@ -1,12 +1,14 @@
 """Generated blocks of a document follow the runs; everything around them stays."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from test_tables import CONTROL, PRUNED, facts, run
 
 from prunebench.errors import UsageError
 from prunebench.readme import refresh
+from prunebench.runs import load_runs
 
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 
@@ -91,3 +93,11 @@ def test_a_document_without_blocks_or_none_at_all_is_left_alone(tmp_path):
     path.write_text("# Title\n")
     assert not refresh(path, [])
     assert path.read_text() == "# Title\n"
+
+
+def test_the_projects_own_blocks_are_what_its_runs_give(tmp_path):
+    root = Path(__file__).parent.parent
+    path = tmp_path / "README.md"
+    path.write_text((root / "README.md").read_text())
+    assert START.split("{")[0] in path.read_text()
+    assert not refresh(path, load_runs(root / "results" / "runs"))

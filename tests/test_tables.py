@@ -12,7 +12,7 @@ from prunebench.cell import Case, Cell, Recipe
 from prunebench.errors import UsageError
 from prunebench.facts import facts_of
 from prunebench.runs import Run
-from prunebench.tables import FORMATS, detail, frame, main_table, render, write_tables
+from prunebench.tables import FORMATS, bytes_table, detail, frame, main_table, render, write_tables
 
 CONTROL = Cell("digits", "lenet5", recipe=Recipe(name="brief"))
 PRUNED = replace(CONTROL, criterion="l1", granularity="weight", scope="global", schedule="agp", sparsity=0.9)
@@ -75,7 +75,8 @@ def test_the_same_runs_give_the_same_bytes(tmp_path):
     assert written([run(*grid())], tmp_path / "a") == written([run(*grid())], tmp_path / "b")
     before = written([run(*grid())], tmp_path / "a")
     assert before == written([run(*reversed(grid()))], tmp_path / "c")
-    assert set(before) == {"detail.csv", "index.md", *(f"main-aaaaaaaaaa-t1{s}" for s in FORMATS.values())}
+    named = {f"{kind}-aaaaaaaaaa-t1{suffix}" for kind in ("main", "bytes") for suffix in FORMATS.values()}
+    assert set(before) == {"detail.csv", "index.md", *named}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,24 @@ def test_one_value_changes_only_its_cell(field, value, column):
     assert len(before) == len(after) == 2
     changed = {(i, k) for i in range(2) for k in before[i] if before[i][k] != after[i][k]}
     assert changed == {(1, column)}
+
+
+def test_the_bytes_table_counts_by_hand():
+    masked = facts(PRUNED, "masked", resident_bytes=5_000_000)
+    [row] = rows(bytes_table(detail(frame([run(facts(PRUNED), masked)])), "aaaaaaaaaa", 1))
+    # 431,080 parameters, of which 43,050 of the 430,500 prunable ones and the 580 others are left: 9.88 times fewer.
+    assert row == {
+        "dataset": "digits",
+        "model": "lenet5",
+        "recipe": "brief",
+        "pruned by": "l1 weight global agp",
+        "sparsity": "90 %",
+        "parameters": "9.9× fewer",
+        "dense file": "1,750.0 kB",
+        "bitmask file": "250.0 kB (7.0× smaller)",
+        "masked in memory": "5,000.0 kB",
+        "csr in memory": "300.0 kB",
+    }
 
 
 def test_the_main_table_reads_as_it_should():
