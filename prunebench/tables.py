@@ -172,7 +172,8 @@ def render(table: pd.DataFrame, format: str) -> str:
         return table.to_csv(index=False, lineterminator="\n", float_format="%.9g")
     rows = table.astype(str).values.tolist()
     text = tabulate(rows, headers=list(table.columns), tablefmt=_TABULATE[format], disable_numparse=True)
-    return str(text) + "\n"
+    # Without the character set a browser may read the file as Latin-1.
+    return ('<meta charset="utf-8">\n' if format == "html" else "") + str(text) + "\n"
 
 
 def write_tables(runs: Sequence[Run], folder: Path) -> tuple[list[Path], pd.DataFrame]:

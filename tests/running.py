@@ -27,21 +27,15 @@ def command(
     )
 
 
-def pytest_grid(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess:
+def grid_command(folder: Path, *arguments: str, python: str | Path = sys.executable) -> list[str]:
     """`pytest benchmarks` with store and saved runs under a folder."""
-    return command(
-        sys.executable,
-        "-m",
-        "pytest",
-        "benchmarks",
-        "-p",
-        "no:cacheprovider",
-        "--store",
-        folder / "store",
-        f"--benchmark-storage=file://{folder}/results/runs",
-        *arguments,
-        **changes,
-    )
+    places = ["--store", str(folder / "store"), f"--benchmark-storage=file://{folder}/results/runs"]
+    return [str(python), "-m", "pytest", "benchmarks", "-p", "no:cacheprovider", *places, *arguments]
+
+
+def pytest_grid(folder: Path, *arguments: str, **changes: str) -> subprocess.CompletedProcess:
+    """The same, run to its end."""
+    return command(*grid_command(folder, *arguments), **changes)
 
 
 def prunebench(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess:

@@ -8,7 +8,7 @@ import sysconfig
 import venv
 
 import pytest
-from running import ROOT, TINY, command
+from running import ROOT, TINY, command, grid_command
 
 
 @pytest.mark.slow
@@ -27,23 +27,8 @@ def test_a_third_party_criterion_reaches_the_table(tmp_path):
     listed = command(python, "-m", "prunebench.cli", "list", "criteria")
     assert "saliency" in listed.stdout.split()
     assert "saliency" not in command(sys.executable, "-m", "prunebench.cli", "list", "criteria").stdout.split()
-    grid = command(
-        python,
-        "-m",
-        "pytest",
-        "benchmarks",
-        "-p",
-        "no:cacheprovider",
-        "--store",
-        tmp_path / "store",
-        *TINY,
-        f"--benchmark-storage=file://{tmp_path}/results/runs",
-        "--benchmark-save=mine",
-        "--criteria",
-        "l1,saliency",
-        "--backends",
-        "dense,masked",
-    )
+    choice = ("--benchmark-save=mine", "--criteria", "l1,saliency", "--backends", "dense,masked")
+    grid = command(*grid_command(tmp_path, *TINY, *choice, python=python))
     assert grid.returncode == 0, grid.stdout + grid.stderr
     tables = command(python, "-m", "prunebench.cli", "tables", "--results", tmp_path / "results")
     assert "saliency weight global one_shot" in tables.stdout

@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from running import BIN, ROOT, TINY, command, environment, prunebench, pytest_grid
+from running import BIN, ROOT, TINY, command, environment, grid_command, prunebench, pytest_grid
 
 COLLECT = ("--collect-only", "-q")
 
@@ -227,21 +227,7 @@ def test_a_cheating_criterion_is_named(tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_loses_at_most_the_case_in_progress(tmp_path):
     run = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "benchmarks",
-            "-p",
-            "no:cacheprovider",
-            "--store",
-            tmp_path / "store",
-            f"--benchmark-storage=file://{tmp_path}/results/runs",
-            *TINY,
-            "--seeds",
-            "0,1,2,3",
-            "--benchmark-save=killed",
-        ],
+        grid_command(tmp_path, *TINY, "--seeds", "0,1,2,3", "--benchmark-save=killed"),
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.DEVNULL,
