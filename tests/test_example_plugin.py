@@ -14,9 +14,9 @@ from running import ROOT, TINY, command, grid_command
 @pytest.mark.slow
 def test_a_third_party_criterion_reaches_the_table(tmp_path):
     environment = tmp_path / "fresh"
-    venv.EnvBuilder(with_pip=True).create(environment)
+    venv.EnvBuilder().create(environment)
     python = environment / "bin" / "python"
-    # The fresh environment borrows this one's torch (5 GB) and prunebench, but not what is installed into it alone.
+    # The fresh environment borrows this one's torch (5 GB), prunebench and pip; what is installed into it is its own.
     packages = command(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").stdout.strip()
     here = sysconfig.get_paths()["purelib"]
     (tmp_path / "fresh" / packages / "borrowed.pth").write_text(f"import site; site.addsitedir({here!r})\n")
