@@ -30,6 +30,31 @@ def write_bytes(path: Path, content: bytes) -> None:
                 os.unlink(temporary)
 
 
+def check_folder(path: Path) -> None:
+    """UsageError unless the folder, or the nearest one above it, can be written into; makes nothing."""
+    folder = Path(path)
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(0, "it is read-only")
+        # Asked by doing: some file systems grant access and then refuse.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"can't write into {folder}: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that files can be written into; UsageError in one line where that can't be."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"can't write into {path}: {error.strerror or error}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Replace a file's content by UTF-8 text; UsageError as above."""
     write_bytes(path, text.encode())

@@ -143,6 +143,8 @@ def _run(options: argparse.Namespace) -> int:
     }
     if axes["criteria"] == ["none"]:
         axes |= {"criteria": ["l1"], "sparsities": ["0"]}
+    if not 0.0 <= options.timing_seconds < float("inf"):
+        raise UsageError(f"--timing-seconds {options.timing_seconds} can't be used; give seconds of at least 0")
     threads = min(profiles.whole_number("--threads", options.threads, 1), machine.cores())
     plan = _plan(options, axes, None)
     case = plan.cases()[-1]
@@ -201,15 +203,16 @@ def _tables(options: argparse.Namespace) -> int:
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
     results = Path(options.results) if options.results else settings.project_root() / "results"
-    runs = load_runs(results / "runs", options.runs)
-    files, main_table = write_tables(runs, results / "tables")
+    chosen = load_runs(results / "runs", options.runs)
+    # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
+    everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
+    files, main_table = write_tables(list(everything.values()), results / "tables", show=chosen)
     print(render(main_table, options.format), end="")
     print(f"{len(files)} files in {results / 'tables'}", file=sys.stderr)
-    if not options.runs:
-        try:
-            readme.refresh(results.parent / "README.md", runs)
-        except UsageError as error:
-            _stderr(f"prunebench: README.md is left as it was: {error}")
+    try:
+        readme.refresh(results.parent / "README.md", list(everything.values()))
+    except UsageError as error:
+        _stderr(f"prunebench: README.md is left as it was: {error}")
     return 0
 
 

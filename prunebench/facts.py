@@ -38,6 +38,8 @@ FIELDS = {
     "training_seconds": "seconds that training or fine-tuning this checkpoint took, when it was made",
 }
 
+_TEXTS = {"baseline", "verdict", "collapse"}
+
 
 def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
     """The complete facts of a case; a NaN or infinite number becomes null, as JSON has no such thing."""
@@ -63,9 +65,24 @@ def case_of(facts: Mapping[str, Any]) -> Case:
             f"facts have schema {facts.get('schema')!r}; this version reads {SCHEMA}: run the benchmark again"
         )
     try:
-        return Case(Cell.from_dict(facts["cell"]), str(facts["backend"]), int(facts["batch_size"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"facts are incomplete ({error}); run the benchmark again") from error
+        for name in set(FIELDS) - _TEXTS:
+            value = facts[name]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+                raise ValueError(f"{name} is {value!r}")
+        for name in ("threads", "batch_size"):
+            if not isinstance(facts[name], int) or facts[name] < 1:
+                raise ValueError(f"{name} is {facts[name]!r}")
+        if facts["status"] not in STATUSES:
+            raise ValueError(f"status is {facts['status']!r}")
+        if facts["accuracy"] is not None and facts["accuracy"] > 1:
+            raise ValueError(f"accuracy is {facts['accuracy']!r}")
+        case = Case(Cell.from_dict(facts["cell"]), str(facts["backend"]), facts["batch_size"])
+        str(case.id)  # parses every name in it: a strange one is refused before it reaches a table
+        return case
+    except KeyError as error:
+        raise UsageError(f"facts lack {error}; run the benchmark again") from error
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise UsageError(f"facts that can't be: {error}; run the benchmark again") from error
 
 
 def repetition_of(cell: Cell) -> Cell:

@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from prunebench.atomic import check_folder
 from prunebench.errors import UsageError
 
 RUN_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
@@ -31,7 +32,10 @@ class Journal:
 
     def __init__(self, folder: Path, name: str, machine: dict[str, Any]) -> None:
         self.folder, self.name = Path(folder), name
+        check_folder(self.folder)  # told before the run, not after it
         self.path = self.folder / f"{name}-{os.getpid()}{SUFFIX}"
+        if self.folder.is_dir():
+            self.path.unlink(missing_ok=True)  # of a dead process with the same number
         self._before = set(self.folder.glob(f"*_{name}.json"))
         self._header = {"machine": machine, "datetime": datetime.now(timezone.utc).isoformat()}
 
@@ -46,6 +50,19 @@ class Journal:
             os.fsync(file.fileno())
 
     def close(self) -> None:
-        """Remove the journal if the run was saved meanwhile; else it stays as the run's only trace."""
+        """Remove the journal, and older ones of this name, if the run was saved; else it stays as the only trace."""
         if set(self.folder.glob(f"*_{self.name}.json")) - self._before:
-            self.path.unlink(missing_ok=True)
+            for path in [self.path, *self.folder.glob(f"{self.name}-*{SUFFIX}")]:
+                owner = path.name.removesuffix(SUFFIX).rpartition("-")[2]
+                if path == self.path or (owner.isdigit() and not _alive(int(owner))):
+                    path.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,14 +48,23 @@ class Lab:
             self._data[name] = datasets.load(name, self.data_root)
         return self._data[name]
 
+    def content(self, cell: Cell) -> str | None:
+        """The hash of the cell's data, part of every key."""
+        return self.data(cell.dataset).content
 
-def dense_spec(cell: Cell) -> dict[str, Any]:
-    """All that decides a dense checkpoint."""
+    def publish(self, cell: Cell, meta: dict[str, Any], state: dict[str, Tensor] | None) -> Artifact:
+        """Put what was made into the store."""
+        content = self.content(cell)
+        return self.store.put(key_of(cell, content), spec_of(cell, content), meta, state)
+
+
+def dense_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
+    """All that decides a dense checkpoint; content: the hash of its data where the name alone doesn't decide it."""
     return {
         "kind": "dense",
         "revision": REVISION,
         "dataset": cell.dataset,
-        "data": _content(cell.dataset),
+        "data": content,
         "dataset_code": fingerprint("datasets", cell.dataset),
         "model": cell.model,
         "model_code": fingerprint("models", cell.model),
@@ -65,7 +73,7 @@ def dense_spec(cell: Cell) -> dict[str, Any]:
     }
 
 
-def pruned_spec(cell: Cell) -> dict[str, Any]:
+def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
     """All that decides a pruned checkpoint, its dense parent by key."""
     codes = {
         f"{kind}_code": fingerprint(group, getattr(cell, kind))
@@ -79,7 +87,7 @@ def pruned_spec(cell: Cell) -> dict[str, Any]:
     return {
         "kind": "pruned",
         "revision": REVISION,
-        "parent": digest(dense_spec(cell)),
+        "parent": digest(dense_spec(cell, content)),
         "criterion": cell.criterion,
         "granularity": cell.granularity,
         "scope": cell.scope,
@@ -90,20 +98,25 @@ def pruned_spec(cell: Cell) -> dict[str, Any]:
     }
 
 
-def key_of(cell: Cell) -> str:
+def spec_of(cell: Cell, content: str | None = None) -> dict[str, Any]:
+    """All that decides a cell's artifact."""
+    return (dense_spec if cell.is_control else pruned_spec)(cell, content)
+
+
+def key_of(cell: Cell, content: str | None = None) -> str:
     """The key of a cell's artifact."""
-    return digest(dense_spec(cell) if cell.is_control else pruned_spec(cell))
+    return digest(spec_of(cell, content))
 
 
 def to_make(cells: Iterable[Cell], lab: Lab) -> list[Cell]:
     """Which cells' artifacts are missing from the store, dense parents included, in the order they'll be made."""
-    wanted = {key_of(c): c for cell in cells for c in (cell.control, cell)}
+    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in (cell.control, cell)}
     return [cell for key, cell in wanted.items() if key not in lab.store]
 
 
 def artifact(cell: Cell, lab: Lab) -> Artifact:
     """The cell's checkpoint: from the store, else made now and published there."""
-    found = lab.store.get(key_of(cell))
+    found = lab.store.get(key_of(cell, lab.content(cell)))
     if found is not None:
         lab.reused += 1
         return found
@@ -126,7 +139,7 @@ def _train(cell: Cell, lab: Lab) -> Artifact:
     data = lab.data(cell.dataset)
     model = _fresh(cell, data)
     meta = _fitted(cell, lab, model, data, cell.recipe.epochs, cell.recipe.learning_rate)
-    return lab.store.put(key_of(cell), dense_spec(cell), meta, _state(model, meta))
+    return lab.publish(cell, meta, _state(model, meta))
 
 
 def _prune(cell: Cell, lab: Lab) -> Artifact:
@@ -142,7 +155,7 @@ def _prune(cell: Cell, lab: Lab) -> Artifact:
     parent = artifact(cell.control, lab)
     if parent.state is None:
         meta: dict[str, Any] = {"status": "diverged", "reason": "its dense parent diverged"}
-        return lab.store.put(key_of(cell), pruned_spec(cell), meta, None)
+        return lab.publish(cell, meta, None)
     data = lab.data(cell.dataset)
     model = model_of(cell, parent, lab)
     rounds = cell.recipe.prune_rounds
@@ -188,7 +201,7 @@ def _prune(cell: Cell, lab: Lab) -> Artifact:
             meta["validation_accuracy"] = _validation(model, data)
     collapsed = sorted({str(w.message) for w in caught if "layer collapse" in str(w.message)})
     meta["collapse"] = collapsed[-1] if collapsed else None
-    return lab.store.put(key_of(cell), pruned_spec(cell), meta, _state(model, meta))
+    return lab.publish(cell, meta, _state(model, meta))
 
 
 def _fitted(
@@ -255,8 +268,3 @@ def _scoring_data(data: Dataset, seed: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(derive_seed(seed, "scoring"))
     chosen = torch.randperm(len(data.train), generator=generator)[:SCORING_SAMPLES]
     return [(data.normalise(data.train.images[i]), data.train.labels[i]) for i in chosen.split(SCORING_BATCH)]
-
-
-@cache
-def _content(dataset: str) -> str | None:
-    return datasets.content_id(dataset)

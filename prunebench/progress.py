@@ -39,8 +39,6 @@ class Progress:
         missing = pipeline.to_make(cells, lab)
         if missing:
             lab.store.check_writable()
-        for name in {cell.dataset: None for cell in cells}:
-            lab.data(name)  # a dataset that isn't there is told before anything starts
         steps: dict[Any, float] = {}
         for cell in missing:
             kind = (cell.dataset, cell.model, cell.recipe)

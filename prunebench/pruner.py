@@ -144,7 +144,7 @@ class Pruner:
     def enforce(self) -> None:
         """Set every pruned weight to zero; cheap enough for every step.
 
-        A product is ten times faster than filling by mask; the zeros of negative weights come out as -0, which is zero.
+        A product and a sum are several times faster than filling by mask.
         """
         if self._factors is None:
             self._factors = [
@@ -152,7 +152,7 @@ class Pruner:
             ]
         with torch.no_grad():
             for weight, factor in self._factors:
-                weight.mul_(factor)
+                weight.mul_(factor).add_(0.0)  # -0 + 0 is +0
 
     def _prune(self, sparsity: float) -> None:
         scores = criteria.score(self.criterion, self.model, self._modules, data=self._data, loss=self._loss)

@@ -193,6 +193,14 @@ def check_params(plugin: Plugin, spec: Spec) -> None:
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     known = [n for n, p in parameters.items() if p.default is not p.empty]
+    for key, value in spec.params:
+        default = parameters[key].default if key in known else None
+        if (
+            isinstance(default, (int, float))
+            and not isinstance(default, bool)
+            and (isinstance(value, str) or value != value)
+        ):
+            raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {key}={value} can't be used; give a number")
     for key, _ in spec.params:
         if key not in known:
             raise unknown(f"parameter of {GROUPS[plugin.group]} {plugin.name!r}:", key, known)

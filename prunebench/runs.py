@@ -13,6 +13,7 @@ from prunebench.errors import UsageError, unknown
 from prunebench.facts import case_of
 from prunebench.journal import SUFFIX
 
+_ID = re.compile(r"[a-z0-9]{1,32}")  # becomes part of a table's file name
 _SAVED = re.compile(r"^(\d{4})_(.+)\.json$")
 
 
@@ -95,4 +96,6 @@ def _from_journal(path: Path, text: str) -> Run:
 def _checked(run: Run) -> Run:
     for facts in run.facts:
         case_of(facts)
+    if not isinstance(run.datetime, str) or (run.facts and not _ID.fullmatch(str(run.machine.get("id", "unknown")))):
+        raise ValueError("its date or its machine's id is none")
     return run

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench import formats
+from prunebench.atomic import check_folder
 from prunebench.errors import PrunebenchError, UsageError
 
 SCHEMA = 1
@@ -112,14 +113,13 @@ class Store:
 
     def check_writable(self) -> None:
         """StoreError unless a new entry could be published: asked before training, not after."""
-        folder = self.root
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        try:
+            check_folder(self.root)
+        except UsageError as error:
             raise StoreError(
-                f"the store at {self.root} can't be written ({folder} is read-only or no folder) and lacks "
-                "what this run needs; name another one with --store DIR"
-            )
+                f"the store at {self.root} can't be written and lacks what this run needs ({error}); "
+                "name another one with --store DIR"
+            ) from error
 
     def _put_aside(self, folder: Path, reason: str) -> None:
         self.set_aside += 1

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from prunebench.atomic import write_text
+from prunebench.atomic import make_folder, write_text
 from prunebench.cell import NONE
 from prunebench.errors import UsageError, unknown
 from prunebench.facts import FIELDS
@@ -23,6 +23,7 @@ _CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "sch
 _GROUP = ["machine", "threads", *_CELL, "batch_size"]
 _NUMBERS = [f for f in FIELDS if f not in ("baseline", "verdict", "collapse")]
 _DECIDED = ("faster", "slower")
+BACKENDS_APART = 0.0005  # accuracies of one checkpoint through two backends are called different beyond 0.05 points
 
 
 def frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -55,7 +56,7 @@ def detail(table: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip([*_GROUP, "backend"], key, strict=True)) | {
             "n": len(ok), "accuracy_std": ok["accuracy"].std(ddof=1) if len(ok) > 1 else np.nan,
             "status": _shared(group["status"]), "verdict": _shared(ok["verdict"]), "baseline": _shared(ok["baseline"]),
-            "collapse": _shared(ok["collapse"]),
+            "collapse": _shared(ok["collapse"]), "cases": len(group),
         }  # fmt: skip
         for name in _NUMBERS:
             geometric = name.startswith("speedup")
@@ -87,8 +88,9 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     rows = []
     for _, group in mine.groupby([*_CELL, "batch_size"], sort=False):
         by_backend = {str(row["backend"]): row for _, row in group.iterrows()}
-        first = next(by_backend[b] for b in backends if b in by_backend)
-        facts = {"accuracy %": _accuracy(first), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first)}
+        present = [by_backend[b] for b in backends if b in by_backend]
+        first = next((row for row in present if row["n"] > 0), present[0])
+        facts = {"accuracy %": _accuracy(first, present), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first)}
         rows.append({**_labels(first), **facts, **{b: _speed(by_backend.get(b)) for b in backends}})
     return pd.DataFrame(rows)
 
@@ -134,11 +136,15 @@ def _labels(row: pd.Series) -> dict[str, str]:
     }
 
 
-def _accuracy(row: pd.Series) -> str:
+def _accuracy(row: pd.Series, others: Sequence[pd.Series]) -> str:
     if row["n"] == 0:
         return str(row["status"])
     spread = f" ± {100 * row['accuracy_std']:.2f}" if row["n"] > 1 else ""
-    return f"{100 * row['accuracy']:.2f}{spread} (n={row['n']})"
+    lost = "" if row["status"] == "ok" else f" of {row['cases']}, {row['status']}"
+    # A backend that computes something else must not hide behind the first one's accuracy.
+    apart = [f", {o['backend']} {100 * o['accuracy']:.2f}" for o in others
+             if o["n"] > 0 and abs(o["accuracy"] - row["accuracy"]) > BACKENDS_APART]  # fmt: skip
+    return f"{100 * row['accuracy']:.2f}{spread} (n={row['n']}{lost}){''.join(apart)}"
 
 
 def _nonzeros(row: pd.Series) -> str:
@@ -160,6 +166,7 @@ def _speed(row: pd.Series | None) -> str:
     if row["n"] == 0:
         return str(row["status"])
     doubt = "" if row["verdict"] in _DECIDED else f" {row['verdict']}"
+    doubt += "" if row["status"] == "ok" else f" (n={row['n']} of {row['cases']})"
     ends = f"[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
     return f"{1000 * row['latency_seconds']:.3g} ms, {row['speedup']:.2f}× {ends}{doubt}"
 
@@ -176,10 +183,12 @@ def render(table: pd.DataFrame, format: str) -> str:
     return ('<meta charset="utf-8">\n' if format == "html" else "") + str(text) + "\n"
 
 
-def write_tables(runs: Sequence[Run], folder: Path) -> tuple[list[Path], pd.DataFrame]:
+def write_tables(
+    runs: Sequence[Run], folder: Path, show: Sequence[Run] | None = None
+) -> tuple[list[Path], pd.DataFrame]:
     """Write every table of the runs into a folder, remove tables of runs no longer there; returns (files, main table).
 
-    The main table is that of the machine and thread count measured last.
+    The main table is that of the machine and thread count measured last, of the runs to show (None: of all).
     """
     table = frame(runs)
     details = detail(table)
@@ -191,14 +200,15 @@ def write_tables(runs: Sequence[Run], folder: Path) -> tuple[list[Path], pd.Data
             made = make(details, machine, threads)
             texts.update({f"{kind}-{name}{suffix}": render(made, format) for format, suffix in FORMATS.items()})
     texts["index.md"] = _index(runs, names)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, text in texts.items():
         write_text(folder / name, text)
     for old in [*folder.glob("main-*"), *folder.glob("bytes-*"), folder / "detail.csv", folder / "index.md"]:
         if old.name not in texts:
             old.unlink(missing_ok=True)
-    last = table.iloc[-1]
-    return [folder / name for name in texts], main_table(details, str(last["machine"]), int(last["threads"]))
+    shown = table if show is None else frame(show)
+    last = shown.iloc[-1]
+    return [folder / name for name in texts], main_table(detail(shown), str(last["machine"]), int(last["threads"]))
 
 
 def _index(runs: Sequence[Run], names: dict[tuple[str, int], str]) -> str:

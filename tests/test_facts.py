@@ -88,3 +88,13 @@ def test_every_fact_is_documented():
     text = (Path(__file__).parent.parent / "docs" / "saved-runs.md").read_text()
     for name in (*FIELDS, "schema", "cell", "backend", "batch_size", "threads", "status", "reason"):
         assert f"`{name}`" in text, name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"accuracy": "abc"}, {"accuracy": 7.0}, {"speedup": -5}, {"threads": "x"}, {"batch_size": 0}, {"status": "fine"}],
+)
+def test_facts_that_can_not_be_are_refused(changes):
+    with pytest.raises(UsageError, match="can't be") as error:
+        case_of({**facts_of(CASE, 1), **changes})
+    assert next(iter(changes)) in str(error.value)

@@ -195,7 +195,7 @@ def small():
         (small, {"criterion": "l7"}, ["'l7'", "l1", "random"]),
         (small, {"criterion": "lp:q=3"}, ["'q'", "p"]),
         (small, {"criterion": "lp:p=0"}, ["p=0", "p > 0"]),
-        (small, {"criterion": "lp:p=abc"}, ["abc", "p > 0"]),
+        (small, {"criterion": "lp:p=abc"}, ["abc", "give a number"]),
         (small, {"criterion": None}, ["None"]),
         (small, {"scope": "everywhere"}, ["'everywhere'", "global", "layerwise"]),
         (small, {"granularity": "atom"}, ["'atom'", "filter", "weight"]),

@@ -275,3 +275,20 @@ def test_the_index_names_machines_and_runs(tmp_path):
     assert "[main-aaaaaaaaaa-t1](main-aaaaaaaaaa-t1.md)" in text
     assert "cut off" in text
     assert "night" in text
+
+
+def test_a_backend_with_an_accuracy_of_its_own_is_named():
+    [row] = main(run(facts(PRUNED, "dense"), facts(PRUNED, "csr", accuracy=0.1)))
+    assert row["accuracy %"] == "90.00 (n=1), csr 10.00"
+
+
+def test_a_lost_seed_is_told():
+    [row] = main(run(facts(PRUNED), facts(replace(PRUNED, seed=8), status="diverged")))
+    assert row["accuracy %"] == "90.00 (n=1 of 2, mixed: diverged ok)"
+    assert row["csr"].endswith("(n=1 of 2)")
+
+
+def test_a_failed_backend_does_not_hide_the_others():
+    [row] = main(run(facts(PRUNED, "dense", status="failed"), facts(PRUNED, "csr")))
+    assert row["accuracy %"] == "90.00 (n=1)"
+    assert row["dense"] == "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class Dataset:
     test: Split
     mean: Tensor
     std: Tensor
+    content: str | None = None  # hash of all images and labels; None where the name alone decides them
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -70,7 +72,11 @@ def make(name: str, classes: int, train: Split, test: Split, *, validation_share
     count = kept.images.numel() / kept.images.shape[1]
     mean = total / count
     std = (square / count - mean**2).clamp_min(1e-8).sqrt()
-    return Dataset(name, classes, kept, Split(train.images[held], train.labels[held]), test, mean.float(), std.float())
+    content = hashlib.sha256()
+    for part in (train.images, train.labels, test.images, test.labels):
+        content.update(part.contiguous().numpy().data)
+    held_out = Split(train.images[held], train.labels[held])
+    return Dataset(name, classes, kept, held_out, test, mean.float(), std.float(), content.hexdigest()[:16])
 
 
 def resize(images: Tensor, size: int) -> Tensor:

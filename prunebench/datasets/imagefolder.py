@@ -89,4 +89,6 @@ def _from_tar(path: Path) -> Iterator[_Entry]:
                     if content is not None:
                         yield parts[0], parts[1], member.name, content.read()
     except tarfile.TarError as error:
-        raise UsageError(f"dataset at {path} is neither a folder nor a readable tar file ({error})") from error
+        raise UsageError(
+            f"dataset at {path} is neither a folder nor a readable tar file ({' '.join(str(error).split())})"
+        ) from error

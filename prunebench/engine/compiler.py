@@ -94,7 +94,7 @@ def _agrees(got: object, want: object) -> bool:
     for x, y in zip(a, b, strict=True):
         if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)):
             continue
-        if x.shape != y.shape:
+        if x.shape != y.shape or x.dtype != y.dtype:
             return False
         if x.numel() and bool(torch.isfinite(y).all()):
             scale = float(y.abs().max()) or 1.0
@@ -120,8 +120,8 @@ def compile_engine(
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, at least 1")
     threads = min(threads, native().cores())
-    example = example_input.detach()
-    with torch.inference_mode():
+    example = example_input.detach().resolve_neg()
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         want = model(example)
         forms: tuple[Callable[[nn.Module, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
         for form in forms:

@@ -47,8 +47,8 @@ class SparseLayer(nn.Module):
 
     def remember(self, key: Any, plan: tuple[Any, ...]) -> tuple[Any, ...]:
         """Keeps a plan; forgets the oldest beyond a few sizes."""
-        if len(self.plans) >= _MAX_PLANS:
-            self.plans.pop(next(iter(self.plans)), None)
+        for old in list(self.plans)[: 1 - _MAX_PLANS]:  # of a copy: other threads add and drop plans too
+            self.plans.pop(old, None)
         self.plans[key] = plan
         return plan
 
@@ -94,9 +94,9 @@ class SparseConv2d(SparseLayer):
             found = self.plan(n, h, w)
         made, oh, ow, lanes = found
         if lanes:
-            out = torch.empty((rows, oh, ow, n)).permute(3, 0, 1, 2)
+            out = x.new_empty((rows, oh, ow, n)).permute(3, 0, 1, 2)  # new_empty: whatever torch's defaults are
         else:
-            out = torch.empty((n, rows, oh, ow))
+            out = x.new_empty((n, rows, oh, ow))
         if add is None:
             self.native.conv(self.packed, made, x.numpy(), out.numpy(), self.bias, None, self.relu, self.threads)
         elif add.shape == out.shape and add.dtype == out.dtype:
@@ -124,11 +124,11 @@ class SparseLinear(SparseLayer):
         flat = x if x.dim() == 2 else x.reshape(-1, features)
         n = flat.shape[0]
         if n == 1:
-            out = torch.empty((1, rows))
+            out = x.new_empty((1, rows))
             self.native.dot(self.packed, flat.numpy()[0], out.numpy()[0], self.bias, self.relu, self.threads)
             return out if x.dim() == 2 else out.reshape(*x.shape[:-1], rows)
         # a matrix comes out transposed in memory, which the next sparse linear layer reads without a conversion
-        out = torch.empty((rows, n)).t() if x.dim() == 2 else torch.empty((n, rows))
+        out = x.new_empty((rows, n)).t() if x.dim() == 2 else x.new_empty((n, rows))
         if n and rows:
             if features == 0:
                 return self._empty(out, x)

@@ -16,6 +16,7 @@ _RELU_FUNCTIONS = {F.relu, F.relu_, torch.relu, torch.relu_}
 _RELU_METHODS = {"relu", "relu_"}
 _ADD_FUNCTIONS = {operator.add, operator.iadd, torch.add}
 _ADD_METHODS = {"add", "add_"}
+_MEAN_PIXELS = 1024
 
 
 def relu_after(traced: fx.GraphModule, node: fx.Node) -> fx.Node | None:
@@ -95,7 +96,7 @@ class KeepLayoutMaxPool2d(nn.Module):
                 tap = x[:, :, ky : ky + (oh - 1) * sh + 1 : sh, kx : kx + (ow - 1) * sw + 1 : sw]
                 if out is None:
                     first = tap
-                    out = torch.empty((x.shape[1], oh, ow, x.shape[0])).permute(3, 0, 1, 2)
+                    out = x.new_empty((x.shape[1], oh, ow, x.shape[0])).permute(3, 0, 1, 2)
                     if kh * kw == 1:
                         out.copy_(tap)
                 elif (ky == 0 and kx == 1) or (kw == 1 and ky == 1):
@@ -109,7 +110,8 @@ class KeepLayoutMaxPool2d(nn.Module):
 class GlobalMean(nn.Module):
     """Mean over a map, as nn.AdaptiveAvgPool2d(1) or x.mean((2, 3)); small ones on this thread.
 
-    torch would wake its own threads for a few microseconds of work, and these then spin on the engine's cores.
+    torch would wake its own threads for a few microseconds of work, and these then spin on the engine's cores. numpy
+    adds one number after the other, which costs digits: rows and columns one by one, and large maps are torch's.
     """
 
     def __init__(self, keepdim: bool):
@@ -118,9 +120,12 @@ class GlobalMean(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) float32 in, (N, C, 1, 1) or (N, C) out."""
-        if x.dim() != 4 or x.numel() > 1 << 20 or x.shape[2] * x.shape[3] == 0 or x.shape[0] == 1:
+        pixels = x.shape[-2] * x.shape[-1]
+        here = x.dim() == 4 and x.dtype == torch.float32 and x.shape[0] > 1 and 0 < pixels <= _MEAN_PIXELS
+        if not here or x.numel() > 1 << 20:
             return x.mean((-2, -1) if self.keepdim else (2, 3), keepdim=self.keepdim)
-        return torch.from_numpy(x.numpy().mean(axis=(2, 3), keepdims=self.keepdim))
+        mean = torch.from_numpy(x.numpy().mean(axis=2).mean(axis=2))
+        return mean[:, :, None, None] if self.keepdim else mean
 
 
 def _mean_of(traced: fx.GraphModule, node: fx.Node) -> GlobalMean | None:

@@ -49,13 +49,22 @@ class Engine:
     def __call__(self, x: torch.Tensor) -> Any:
         """The model's output for x. UsageError: an input the model wasn't compiled for."""
         self._check(x)
+        if torch.is_autocast_enabled("cpu"):  # the engine computes in float32 whatever the caller's own layers do
+            with torch.autocast("cpu", enabled=False):
+                return self._run(x)
+        return self._run(x)
+
+    def _run(self, x: torch.Tensor) -> Any:
+        x = x.detach() if x.requires_grad else x
+        x = x.resolve_neg() if x.is_neg() else x
         with torch.inference_mode():
             try:
-                y = self.module(x.detach() if x.requires_grad else x)
+                y = self.module(x)
             except (RuntimeError, ValueError) as error:
                 if isinstance(error, torch.OutOfMemoryError if hasattr(torch, "OutOfMemoryError") else ()):
                     raise
-                if tuple(x.shape[1:]) == self._example[1:]:
+                batched = 0 if len(self._example) == 3 else 1  # three dimensions: one image, or a batch of sequences
+                if tuple(x.shape[batched:]) == self._example[batched:]:
                     raise
                 line = " ".join(str(error).split())
                 raise UsageError(
@@ -74,10 +83,9 @@ class Engine:
         want = self._example
         if x.dim() != len(want):
             raise UsageError(f"the input has {x.dim()} dimensions; this engine was compiled for {len(want)}: {want}")
-        axis = {2: 1, 4: 1, 3: 0}.get(len(want))
-        if axis is not None and x.shape[axis] != want[axis]:
+        if len(want) in (2, 4) and x.shape[1] != want[1]:
             what = "features" if len(want) == 2 else "channels"
-            raise UsageError(f"the input has {x.shape[axis]} {what}; this engine was compiled for {want[axis]}")
+            raise UsageError(f"the input has {x.shape[1]} {what}; this engine was compiled for {want[1]}")
 
     @property
     def nbytes(self) -> int:

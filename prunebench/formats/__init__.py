@@ -86,9 +86,12 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> dict[s
     except UsageError as error:
         raise UsageError(f"{path} is {error}") from error
     if model is not None:
-        try:
-            model.load_state_dict(state)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UsageError(f"{path} does not fit {type(model).__name__}: {reason}") from error
+        wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        # Compared before anything is copied: load_state_dict would leave the model half overwritten.
+        wrong = [f"{n} is {found.get(n, 'missing')}, not {wanted.get(n, 'wanted')}"
+                 for n in {**wanted, **found} if wanted.get(n) != found.get(n)]  # fmt: skip
+        if wrong:
+            raise UsageError(f"{path} does not fit {type(model).__name__}: {'; '.join(wrong[:3])}")
+        model.load_state_dict(state)
     return state

@@ -26,33 +26,31 @@ def build(text: str, input_shape: tuple[int, int, int], classes: int, seed: int 
     import torch
 
     spec = Spec.parse(check_model(text))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if spec.name in names("models"):
-            plugin, spec = get("models", spec)
-            model = plugin.bind(spec)(tuple(input_shape), classes)
-        else:
-            from prunebench.models.torchvision_models import build_torchvision
-
-            model = build_torchvision(spec.name, input_shape, classes)
-    _check_shape(model, spec.text, input_shape, classes)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = _construct(spec, input_shape, classes)
+        was_training = model.training
+        with torch.inference_mode():
+            shape = tuple(model.eval()(torch.zeros(2, *input_shape)).shape)
+        model.train(was_training)
+    except UsageError:
+        raise
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        sizes = "x".join(map(str, input_shape))
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UsageError(
+            f"model {spec.text!r} can't take {sizes} images ({reason}); give larger ones, for example digits:size=64"
+        ) from error
+    if shape != (2, classes):
+        raise UsageError(f"model {spec.text!r} returns {shape} for 2 images; expected (2, {classes})")
     return model
 
 
-def _check_shape(model: nn.Module, name: str, input_shape: tuple[int, int, int], classes: int) -> None:
-    import torch
+def _construct(spec: Spec, input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    if spec.name in names("models"):
+        plugin, spec = get("models", spec)
+        return plugin.bind(spec)(tuple(input_shape), classes)
+    from prunebench.models.torchvision_models import build_torchvision
 
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            shape = tuple(model(torch.zeros(2, *input_shape)).shape)
-    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-        sizes = "x".join(map(str, input_shape))
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"model {name!r} can't take {sizes} images ({reason}); give larger ones, for example digits:size=64"
-        ) from error
-    model.train(was_training)
-    if shape != (2, classes):
-        raise UsageError(f"model {name!r} returns {shape} for 2 images and {classes} classes; expected (2, {classes})")
+    return build_torchvision(spec.name, input_shape, classes)

@@ -99,10 +99,10 @@ def test_a_file_that_is_no_tar_is_one_line(tmp_path):
 
 
 def test_the_content_is_known_by_its_files(photos):
-    text = f"imagefolder:{photos}"
-    before = datasets.content_id(text)
-    assert before == datasets.content_id(text)
+    text = f"imagefolder:{photos}:size=8"
+    before = datasets.load(text).content
+    assert before
+    assert before == datasets.load(text).content
     Image.new("RGB", (12, 12)).save(photos / "train" / "cat" / "new.png")
-    assert datasets.content_id(text) != before
-    assert datasets.content_id("digits") is None
-    assert datasets.content_id("digits:size=8") is None
+    assert datasets.load(text).content != before
+    assert datasets.load("digits:size=8").content is None

@@ -18,6 +18,8 @@ from torch.nn.utils import prune
 
 from prunebench.backends.csr import CsrExecutor
 from prunebench.engine import available, compile_engine
+from prunebench.engine.layers import SparseConv2d
+from prunebench.engine.rewrite import GlobalMean
 from prunebench.errors import BackendUnavailable, UsageError
 
 pytestmark = pytest.mark.skipif(available() is not None, reason=f"no native engine: {available()}")
@@ -183,6 +185,86 @@ def test_wrong_models():
         compile_engine(zero_out(nn.Sequential(nn.Conv2d(3, 4, 3))), (x,))
 
 
+def test_sequences_of_any_batch():
+    model = zero_out(nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Linear(40, 3)))
+    engine = compile_engine(model, torch.randn(1, 5, 6), threads=1)
+    for shape in ((1, 5, 6), (4, 5, 6), (0, 5, 6), (7, 2, 6)):
+        x = torch.randn(shape)
+        assert torch.allclose(engine(x), model(x), atol=1e-5)
+    single = compile_engine(zero_out(nn.Sequential(nn.Conv2d(3, 4, 3))), torch.randn(3, 8, 8), threads=1)
+    with pytest.raises(UsageError, match="3 input channels, got 4"):
+        single(torch.randn(4, 8, 8))
+
+
+def mixed() -> nn.Module:
+    """A dense layer between sparse ones, 10 channels of 5 x 5 out."""
+    model = zero_out(nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 10, 1)))
+    model[1].weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    return model
+
+
+@pytest.mark.parametrize("n", [2, 16])
+def test_settings_of_torch_do_not_reach_the_engine(n):
+    model, x = mixed(), torch.randn(n, 3, 7, 7)
+    want = model(x)
+    engine = compile_engine(model, x, threads=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(engine(x), want, atol=1e-5)
+        inside = compile_engine(model, x, threads=1)
+    assert inside.form == "traced"
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert torch.allclose(engine(x), want, atol=1e-5)
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device("meta")
+        got = engine(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert torch.allclose(got, want, atol=1e-5)
+
+
+def test_input_with_the_negative_bit():
+    model, z = mixed(), torch.randn(2, 3, 7, 7, dtype=torch.complex64)
+    x = z.conj().imag
+    assert x.is_neg()
+    for example in (x, x.clone()):
+        engine = compile_engine(model, example, threads=1)
+        assert engine.form == "traced"
+        assert torch.allclose(engine(x), model(x), atol=1e-5)
+
+
+class OtherDtypes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return F.max_pool2d(y.double(), 2), y.bfloat16().mean((2, 3)), y.double().mean((2, 3))
+
+
+@pytest.mark.parametrize("n", [1, 16])
+def test_other_dtypes_inside_the_model(n):
+    model = zero_out(OtherDtypes(), 0.7)
+    engine = compile_engine(model, torch.randn(n, 3, 8, 8), threads=1)
+    assert engine.form == "traced"
+    x = torch.randn(17, 3, 8, 8)
+    for got, want in zip(engine(x), model(x), strict=True):
+        assert got.dtype == want.dtype
+        assert torch.allclose(got, want, rtol=1e-2 if want.dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+
+
+def test_mean_over_a_large_map():
+    for size in (15, 32, 400):
+        x = (torch.rand(2, size, size, 2) + 1).permute(3, 0, 1, 2)  # the memory layout of the sparse layers
+        for keep in (False, True):
+            want = x.double().mean((2, 3), keepdim=keep)
+            got = GlobalMean(keep)(x)
+            assert got.shape == want.shape
+            assert float((got - want).abs().max()) < 1e-6
+
+
 def test_gradients_and_layout_of_the_input_do_not_matter():
     model = zero_out(nn.Sequential(nn.Conv2d(3, 4, 3)))
     engine = compile_engine(model, torch.randn(1, 3, 8, 8), threads=1)
@@ -213,6 +295,39 @@ def test_two_engines_from_two_threads():
     assert not wrong
 
 
+def test_threads_that_add_plans_at_once():
+    """More sizes than a layer keeps plans for: every thread drops the plans of the others."""
+    layer = SparseConv2d(zero_out(nn.Sequential(nn.Conv2d(3, 4, 1)))[0], False, 1)
+    failures: list[Exception] = []
+
+    def loop(name):
+        try:
+            for i in range(30_000):
+                layer.remember((name, i), ())
+        except RuntimeError as failure:
+            failures.append(failure)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=loop, args=(i,)) for i in range(3)]
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures
+    assert len(layer.plans) < 20
+
+
+def test_plans_are_forgotten_oldest_first():
+    layer = SparseConv2d(zero_out(nn.Sequential(nn.Conv2d(3, 4, 1)))[0], False, 1)
+    for n in range(1, 31):
+        layer(torch.randn(n, 3, 2, 2))
+    assert [key[0] for key in layer.plans] == list(range(15, 31))
+
+
 def test_one_and_two_threads_agree():
     model, x = zero_out(Block()), torch.randn(16, 4, 20, 20)
     assert torch.equal(compile_engine(model, x, threads=1)(x), compile_engine(model, x, threads=2)(x))
@@ -236,6 +351,23 @@ def test_after_fork():
     child.join(60)
     assert child.exitcode == 0
     assert queue.get() == queue.get() == 200 * 500
+
+
+def _engine_in_child(engine, x, queue):
+    queue.put(float(engine(x).sum()))
+
+
+def test_an_engine_survives_a_fork():
+    model, x = zero_out(Block()), torch.randn(16, 4, 12, 12)
+    engine = compile_engine(model, x, threads=2)
+    want = float(engine(x).sum())
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_engine_in_child, args=(engine, x, queue), daemon=True)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert queue.get() == pytest.approx(want)
 
 
 def test_many_runs_do_not_grow():

@@ -173,3 +173,18 @@ def test_a_failing_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="No space left"):
         pb.save(nn.Linear(2, 2), tmp_path / "a")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_model_alone(tmp_path):
+    import torch
+    from torch import nn
+
+    import prunebench as pb
+    from prunebench.errors import UsageError
+
+    pb.save(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), tmp_path / "m.safetensors")
+    other = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5))
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    with pytest.raises(UsageError, match=r"does not fit Sequential: 1.weight is \(2, 4\), not \(5, 4\)"):
+        pb.load(tmp_path / "m.safetensors", other)
+    assert all(torch.equal(before[name], tensor) for name, tensor in other.state_dict().items())
