@@ -79,8 +79,8 @@ def sparse_layers(made: list[CompiledGraph]) -> int:
 def test_torchvision_models_at_several_batch_sizes(fresh, name, size):
     model = getattr(torchvision.models, name)(num_classes=10).eval()
     pb.prune(model, sparsity=0.9, scope="layerwise")
-    compiled, _ = quiet(model, images(2, size))
-    for batch in (1, 5, 16, 2):
+    compiled, _ = quiet(model, images(1, size))
+    for batch in (1, 5, 16, 1):
         x = images(batch, size)
         with torch.inference_mode():
             assert_right(model, x, compiled(x))
