@@ -10,14 +10,15 @@ from torch import fx, nn
 from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_flatten
 
-from prunebench.engine.graph import fold_norms, insert_sparse, swap_modules
-from prunebench.engine.layers import SparseLayer
+from prunebench.engine.functional import lift
 from prunebench.engine.native_loader import native
-from prunebench.engine.rewrite import fuse_sums, keep_layout_in_pools
+from prunebench.engine.partition import fold_norms, partition, swap_products
+from prunebench.engine.purify import purify
 from prunebench.engine.runtime import Engine
 from prunebench.errors import UsageError
 
 SPARSE_FROM = 0.6  # see docs/engine-notes.md
+_DENSE_NATIVE = 1 << 21  # weights of a dense layer that goes with the sparse ones around it
 _AGREE = 1e-3  # relative difference on the example input above which a form of the engine is given up
 
 
@@ -64,26 +65,40 @@ def private_copy(model: nn.Module) -> nn.Module:
     for p in twin.parameters():
         p.requires_grad_(False)
     # a model that is one layer becomes a layer of a model: a root can be neither traced as a module nor replaced
-    return nn.Sequential(twin) if type(twin) in (nn.Conv2d, nn.Linear) else twin
+    return nn.Sequential(twin).eval() if type(twin) in (nn.Conv2d, nn.Linear) else twin
 
 
-def _traced(model: nn.Module, sparse_from: float, threads: int) -> nn.Module:
-    graph = fx.symbolic_trace(private_copy(model))
+def _sparsity(weight: torch.Tensor) -> float:
+    return 1.0 - int(torch.count_nonzero(weight)) / weight.numel() if weight.numel() else 0.0
+
+
+def _chooser(model: nn.Module, sparse_from: float) -> Callable[[nn.Module], bool]:
+    """Which products run natively: the sparse ones, and in their company the dense ones that aren't large."""
+    products = [m for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear)) and m.weight.numel()]
+    sparse = {id(m) for m in products if _sparsity(m.weight) >= sparse_from}
+    small = {id(m) for m in products if sparse and m.weight.numel() <= _DENSE_NATIVE}
+    return lambda m: id(m) in sparse or id(m) in small
+
+
+def _traced(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
+    graph = lift(fx.symbolic_trace(private_copy(model)))
+    free = purify(graph)
     fold_norms(graph)
-    insert_sparse(graph, sparse_from, threads)
-    if any(isinstance(m, SparseLayer) for m in graph.modules()):
-        fuse_sums(graph)
-        keep_layout_in_pools(graph)
+    chosen = _chooser(graph, sparse_from)
+    if any(chosen(m) for m in graph.modules()):
+        partition(graph, example, chosen, threads, free)
+        only_sparse = _chooser(graph, sparse_from)
+        swap_products(graph, lambda m: only_sparse(m) and _sparsity(m.weight) >= sparse_from, threads)  # type: ignore[arg-type]
     return graph
 
 
-def _swapped(model: nn.Module, sparse_from: float, threads: int) -> nn.Module:
+def _swapped(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
     twin = private_copy(model)
-    swap_modules(twin, sparse_from, threads)
+    swap_products(twin, lambda m: _sparsity(m.weight) >= sparse_from, threads)  # type: ignore[arg-type]
     return twin
 
 
-def _untouched(model: nn.Module, sparse_from: float, threads: int) -> nn.Module:
+def _untouched(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
     return private_copy(model)
 
 
@@ -123,10 +138,10 @@ def compile_engine(
     example = example_input.detach().resolve_neg()
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         want = model(example)
-        forms: tuple[Callable[[nn.Module, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
+        forms: tuple[Callable[[nn.Module, torch.Tensor, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
         for form in forms:
             try:
-                module = form(model, sparse_from, threads)
+                module = form(model, example, sparse_from, threads)
                 if form is _untouched or _agrees(module(example), want):
                     break
             except Exception:  # control flow, exotic modules: whatever fails, the next form is safer

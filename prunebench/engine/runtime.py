@@ -5,30 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils._pytree import tree_map
 
-from prunebench.engine.graph import sparsity_of
-from prunebench.engine.layers import SparseConv2d, SparseLayer
+from prunebench.engine.segment import Segment
+from prunebench.engine.summary import Summary, profile_rows, row, segment_rows, torch_row
 from prunebench.errors import UsageError
-
-
-class Summary(list):
-    """One dict per conv and linear layer; str() is a readable table."""
-
-    columns = ("layer", "kind", "shape", "sparsity", "kernel", "layout", "bytes")
-
-    def __str__(self) -> str:
-        rows = [[self._cell(row[c]) for c in self.columns] for row in self]
-        widths = [max(len(r[i]) for r in [list(self.columns), *rows]) for i in range(len(self.columns))]
-        lines = [list(self.columns), ["-" * w for w in widths], *rows]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)
-
-    @staticmethod
-    def _cell(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.3f}"
-        return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class Engine:
@@ -44,7 +26,8 @@ class Engine:
         self.threads = threads
         self.form = form
         self._example = tuple(example.shape)
-        self._layers = [(n, m) for n, m in module.named_modules() if isinstance(m, (SparseLayer, nn.Conv2d, nn.Linear))]
+        self._segments = [m for m in module.modules() if isinstance(m, Segment)]
+        self._direct = _only_segment(module)
 
     def __call__(self, x: torch.Tensor) -> Any:
         """The model's output for x. UsageError: an input the model wasn't compiled for."""
@@ -91,19 +74,56 @@ class Engine:
     def nbytes(self) -> int:
         """Resident bytes of the weights: compressed arrays, and what stays dense (parameters and buffers)."""
         dense = {t.data_ptr(): t.nbytes for t in [*self.module.parameters(), *self.module.buffers()]}
-        sparse = {id(m): m.nbytes for m in self.module.modules() if isinstance(m, SparseLayer)}
-        return sum(dense.values()) + sum(sparse.values())
+        return sum(dense.values()) + sum(s.nbytes for s in self._segments)
 
     def summary(self) -> Summary:
-        """Per conv and linear layer: name, kind, weight shape, sparsity, kernel (csr or torch), layout, bytes."""
+        """Per layer: name, kind, weight shape, sparsity, kernel (csr or torch), layout, tile, us, gflops, bytes.
+
+        us and gflops are None; `profile` measures them.
+        """
         rows = Summary()
-        for name, m in self._layers:
-            if isinstance(m, SparseLayer):
-                kind = "conv" if isinstance(m, SparseConv2d) else "linear"
-                shape, sparsity, kernel, layout, size = m.shape, m.sparsity, "csr", m.layout, m.nbytes
-            else:
-                kind = "conv" if isinstance(m, nn.Conv2d) else "linear"
-                shape, sparsity, kernel, layout = tuple(m.weight.shape), sparsity_of(m.weight), "torch", "dense"
-                size = m.weight.nbytes + (0 if m.bias is None else m.bias.nbytes)
-            rows.append(dict(zip(Summary.columns, (name, kind, shape, sparsity, kernel, layout, size), strict=True)))
+        inside = {id(m) for s in self._segments for m in s.modules()}
+        for name, m in self.module.named_modules():
+            if isinstance(m, Segment):
+                rows.extend(segment_rows(m, name.removesuffix(".segment")))
+            elif isinstance(m, (nn.Conv2d, nn.Linear)) and id(m) not in inside:
+                rows.append(torch_row(name, m))
         return rows
+
+    def profile(self, x: torch.Tensor, rounds: int = 10) -> Summary:
+        """The summary for this input with microseconds and useful GFLOP/s per layer, the best of some rounds.
+
+        What isn't a layer (halos, moves between layouts, pooling, elementwise) has a row of its own each. The layers
+        that torch runs aren't timed. UsageError: an input the model wasn't compiled for.
+        """
+        seen: list[tuple[Segment, tuple[torch.Tensor, ...]]] = []
+        hooks = [s.register_forward_pre_hook(lambda m, xs: seen.append((m, xs))) for s in self._segments]
+        direct, self._direct = self._direct, None
+        try:
+            self(x)
+        finally:
+            self._direct = direct
+            for hook in hooks:
+                hook.remove()
+        table = self.summary()
+        names = {op: i for i, op in enumerate(op for s in self._segments for op in s.layers)}
+        csr = [r for r in table if r["kernel"] == "csr"]
+        for segment, xs in seen:
+            layers, rest = profile_rows(segment.profile(xs, rounds))
+            for op, (us, gflops) in layers.items():
+                csr[names[op]].update(us=us, gflops=gflops)
+            table.extend(
+                row(f"({what})", "other", None, None, "csr", None, None, us, None, 0) for what, us in rest.items()
+            )
+        return table
+
+
+def _only_segment(module: nn.Module) -> Segment | None:
+    """The segment that is all there is to a traced model, or None."""
+    if not isinstance(module, fx.GraphModule):
+        return None
+    nodes = list(module.graph.nodes)
+    if [n.op for n in nodes] != ["placeholder", "call_module", "output"] or nodes[2].args[0] is not nodes[1]:
+        return None
+    segment = module.get_submodule(str(nodes[1].target))
+    return segment if isinstance(segment, Segment) and nodes[1].args == (nodes[0],) else None

@@ -1,5 +1,6 @@
-/* The public CSR product: checks the caller's arrays while copying them, then runs them as a 1 x 1 convolution over an
- * image of one row. What was checked is what is used: no later change of the arrays can lead outside the operands. */
+/* The public CSR product: checks the caller's arrays while copying them, then runs them through the tile kernels. What was checked is what is used: no later change of the arrays can lead outside the operands. */
+#include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,39 +38,76 @@ static int copy_checked(const pb_csr *m, int64_t *indptr, uint32_t **indices, ch
     return 0;
 }
 
+/* A task: `tile` lane vectors of columns, all rows. The columns of a block are copied side by side, the last ones filled
+ * up with zeros, so the kernel reads whole lane vectors wherever a row of the operand starts. */
+typedef struct {
+    const pb_csr *m;
+    const pb_weights *w;
+    const uint16_t *col;
+    const pb_isa *isa;
+    int64_t tile;
+    atomic_int failed;
+} product_ctx;
+
+static void product_task(void *arg, int64_t t)
+{
+    product_ctx *a = arg;
+    const pb_csr *m = a->m;
+    const pb_weights *w = a->w;
+    const int64_t j = t * a->tile * PB_LANES, wide = a->tile * PB_LANES, n = m->n - j < wide ? m->n - j : wide;
+    const size_t room = (size_t)(w->widest + w->rows) * (size_t)wide;
+    float *buf = pb_workspace(room * sizeof *buf);
+    if (!buf) {
+        atomic_store(&a->failed, 1);
+        return;
+    }
+    float *out = buf + (size_t)w->widest * (size_t)wide;
+    pb_tile k = {.x = buf, .col = a->col, .cnt = w->cnt, .val = w->val, .rows = w->rows, .y = out, .y_row = wide,
+                 .bias = m->bias, .relu = m->relu};
+    for (uint32_t b = 0; b < w->nblk; b++) {
+        const pb_block *blk = &w->blk[b];
+        for (uint32_t c = blk->c0; c < blk->c1; c++) {
+            float *to = buf + (size_t)(c - blk->c0) * (size_t)wide;
+            memcpy(to, m->x + (int64_t)c * m->n + j, (size_t)n * sizeof *to);
+            memset(to + n, 0, (size_t)(wide - n) * sizeof *to);
+        }
+        k.col = a->col + blk->at0, k.val = w->val + blk->at0, k.cnt = w->cnt + blk->cnt0;
+        k.first = blk->first, k.last = blk->last;
+        a->isa->tile[1][1][a->tile](&k);
+    }
+    for (uint32_t r = 0; r < w->rows; r++)
+        memcpy(m->y + (int64_t)r * m->n + j, out + (size_t)r * (size_t)wide, (size_t)n * sizeof *out);
+}
+
 static int product(const pb_csr *m, const int64_t *indptr, const uint32_t *indices, const pb_isa *isa)
 {
-    const uint64_t most = m->cols < (int64_t)PB_MAX_BLOCK ? 1 : (uint64_t)m->cols / PB_MAX_BLOCK + 1;
-    if (most > 1 && most * (uint64_t)m->rows > 4 * (uint64_t)m->nnz + 65536) {
+    const uint64_t most = m->cols < (int64_t)PB_MAX_OFFSET ? 1 : (uint64_t)m->cols / PB_MAX_OFFSET + 1;
+    const int hyper = most > 1 && most * (uint64_t)m->rows > 4 * (uint64_t)m->nnz + 65536;
+    const int64_t vecs = (m->n + PB_LANES - 1) / PB_LANES;
+    int64_t tile = vecs < 8 ? vecs : 8;
+    if (tile > isa->maxq[1]) tile = isa->maxq[1];
+    pb_weights *w = NULL;
+    int rc = 0;
+    if (!hyper) { /* a block is no wider than its tile's offsets can reach */
+        uint32_t cb = pb_block_channels((uint32_t)m->rows, (uint32_t)m->cols, 1, (uint64_t)m->nnz);
+        if ((uint64_t)cb * (uint64_t)tile > PB_MAX_OFFSET) cb = (uint32_t)(PB_MAX_OFFSET / tile);
+        w = pb_weights_csr(indptr, indices, m->data, (uint32_t)m->rows, (uint32_t)m->cols, cb);
+    }
+    if (!w) {
         pb_rows(indptr, indices, m->data, m->rows, m->x, m->n, m->y, m->bias, m->relu, m->threads);
         return 0;
     }
-    pb_sparse *s = pb_sparse_csr(indptr, indices, m->data, (uint32_t)m->rows, (uint32_t)m->cols, 0);
-    if (!s) return -2;
-    int rc = 0;
+    const pb_geometry g = {m->n == 1 ? 1 : tile, 1, 1, 1};
+    pb_offsets(w, &g, w->col);
+    w->geo = g;
     if (m->n == 1) {
-        pb_dot(s, m->x, 1, m->y, 1, m->bias, m->relu, m->threads);
+        pb_dot(w, w->col, m->x, m->y, NULL, m->bias, m->relu, INFINITY, m->threads);
     } else {
-        const int32_t zero = 0;
-        int32_t *xmap = malloc((size_t)m->n * sizeof *xmap);
-        pb_plan *p = NULL;
-        if (xmap) {
-            for (int64_t i = 0; i < m->n; i++) xmap[i] = (int32_t)i;
-            const pb_geometry g = {.n = 1, .h = 1, .w = m->n, .oh = 1, .ow = m->n, .kh = 1, .kw = 1, .sh = 1, .sw = 1,
-                                   .dh = 1, .dw = 1, .ymap = &zero, .xmap = xmap, .ny = 1, .nx = m->n,
-                                   .threads = m->threads};
-            p = pb_plan_new(s, &g, isa);
-        }
-        if (p) {
-            const pb_view x = {(float *)m->x, 0, m->n, 0, 1}, y = {m->y, 0, m->n, 0, 1};
-            rc = pb_conv(s, p, x, y, m->bias, NULL, m->relu, m->threads) ? -2 : 0;
-        } else {
-            rc = -2;
-        }
-        pb_plan_free(p);
-        free(xmap);
+        product_ctx c = {.m = m, .w = w, .col = w->col, .isa = isa, .tile = tile};
+        pb_run(product_task, &c, (vecs + tile - 1) / tile, m->threads);
+        rc = atomic_load(&c.failed) ? -2 : 0;
     }
-    pb_sparse_free(s);
+    pb_weights_free(w);
     return rc;
 }
 

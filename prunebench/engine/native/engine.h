@@ -1,77 +1,77 @@
-/* Shared types of the native engine: the packed sparse matrix, the plan of one convolution, the kernel table.
+/* Shared types of the native engine: compressed weights, the program of a network, the kernel table.
  *
- * Everything the engine computes is one operation: a sparse matrix (rows = output channels, columns = input channel
- * x tap) times a buffer in which every column is a run of floats. A matrix product, a linear layer and a convolution
- * differ only in how that buffer is filled (pack_template.h) and in the offset of each column (plan.c). */
+ * Every activation lies as vectors of 16 lanes, [row][channel][column][lane]. What the lanes are is the planner's
+ * business: 16 images, or 16 regions of one image, or 4 regions of each of 4 images. A tap of a convolution is then a
+ * whole aligned vector away, whatever the lanes are, so one kernel serves every batch size and every map. */
 #ifndef PB_ENGINE_H
 #define PB_ENGINE_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define PB_LANES 16      /* images side by side in the "lanes" layout, on every ISA */
-#define PB_MAX_BLOCK 65536u /* columns of a block: what a uint16 can name */
+#define PB_LANES 16          /* on every ISA: a lane vector is one AVX-512 register, two AVX2, four NEON */
+#define PB_MAX_OFFSET 65535u /* what a uint16 can name, in lane vectors */
+#define PB_MAX_R 4           /* rows of a register tile */
+
+/* Where a column of the weights lies in the input, in lane vectors: channel * plane + dh * ky * row + dw * kx. */
+typedef struct {
+    int64_t plane, row, dh, dw;
+} pb_geometry;
 
 /* A block: input channels [c0, c1) of one group, feeding the rows [r0, r1). */
 typedef struct {
     uint32_t c0, c1, r0, r1;
-    size_t ptr0;        /* where its row pointers start in pb_sparse.ptr */
-    uint8_t first, last; /* first block of its rows: starts from the bias; last: applies the ReLU */
+    size_t cnt0, at0;    /* where its row counts and its nonzeros start */
+    uint8_t first, last; /* first block of its rows: starts from the bias; last: adds the residual, applies the ReLU */
 } pb_block;
 
-/* Compressed weights, block after block, row after row in a block: 6 bytes per nonzero. */
+/* Compressed weights, block after block, row after row in a block: 4 bytes of value, 2 of offset per nonzero, and 2 of
+ * count per row and block. */
 typedef struct {
-    uint32_t rows, chans, groups, kk, nblk; /* chans: per group; kk: taps of the kernel */
-    uint32_t max_cols;                      /* columns of the widest block */
+    uint32_t rows, chans, groups, kh, kw, nblk; /* chans: per group */
+    uint32_t widest;                            /* channels of the widest block */
     size_t nnz, bytes;
     pb_block *blk;
-    uint32_t *ptr; /* rows of the block + 1 entries per block */
-    uint16_t *col; /* (channel - c0) * kk + tap */
+    uint16_t *cnt;
+    uint16_t *col; /* offsets in the geometry `geo` */
     float *val;
-} pb_sparse;
+    pb_geometry geo;
+} pb_weights;
 
-/* One register tile: for each row, R x Q vectors are kept in registers over the row's nonzeros. */
+/* One register tile of R x Q lane vectors, kept in registers over the nonzeros of a row, for one row after the other. */
 typedef struct {
     const float *x;
-    ptrdiff_t x_step; /* floats between the R rows of the tile */
-    const uint32_t *tab;
-    const uint16_t *col;
+    const uint16_t *col, *cnt;
     const float *val;
-    const uint32_t *ptr;
     uint32_t rows;
     float *y;
-    ptrdiff_t y_row, y_step; /* floats between output rows, and between the R rows of the tile */
-    const float *bias;       /* NULL: zero */
-    int first, relu;
+    const float *add;                  /* NULL, or what is added at the last block */
+    const float *bias;                 /* NULL: zero */
+    ptrdiff_t x_step, y_step, add_step; /* floats between the R rows of the tile */
+    ptrdiff_t y_row, add_row;           /* floats between output channels */
+    float hi;                           /* upper clamp; relu: lower clamp at 0 */
+    int first, last, relu, clamp;
 } pb_tile;
 typedef void (*pb_tile_fn)(const pb_tile *);
 
-/* A strided float32 image batch. Strides in floats. */
-typedef struct {
-    float *p;
-    ptrdiff_t n, c, h, w;
-} pb_view;
-
-struct pb_plan;
-typedef struct {
-    int32_t src;
-    int32_t len;
-} pb_run_of;
-/* The part of the input one task needs: images [i0, i1), channels [c0, c1), output pixels from (y0, x0), my rows. */
-typedef struct {
-    const struct pb_plan *plan;
-    pb_view src;
-    int64_t i0, i1, c0, c1, y0, x0, my;
-    pb_run_of *runs; /* room for one per buffer column */
-} pb_pack;
+enum { PB_COPY, PB_RELU, PB_RELU6, PB_HARDSWISH, PB_HARDSIGMOID, PB_SIGMOID, PB_SILU, PB_LEAKY, PB_ADD, PB_MUL, PB_AFFINE, PB_FUNCTIONS };
 
 typedef struct {
     const char *name;
-    int vl;           /* floats per vector */
-    int maxq[5];      /* widest tile for R = 1, 2, 4 (0 elsewhere) */
-    pb_tile_fn *tile[5]; /* tile[R][Q] */
-    void (*pack)(const pb_pack *, float *buf);
-    void (*copy_out)(const float *src, float *dst, const float *add, ptrdiff_t step, int64_t count, int lanes, int relu);
+    int maxq[PB_MAX_R + 1];                 /* widest tile for each R, in lane vectors; 0: none */
+    pb_tile_fn *tile[3][PB_MAX_R + 1];      /* tile[column stride 1 or 2][R][Q] */
+    /* y[i] = f(x[i]) over n lane vectors; b: second operand or NULL (one vector for all of them when b_step is 0) */
+    void (*map)(int fn, const float *x, const float *b, ptrdiff_t b_step, float *y, int64_t n, float p0, float p1);
+    /* entries (row, column, source, mask) of a halo, for `chans` channels from `base` on: mask ? source : fill */
+    void (*halo)(float *base, int64_t chans, ptrdiff_t chan, ptrdiff_t row, const int32_t *entry, int64_t entries,
+                 const uint32_t *mask, float fill);
+    /* to[k] = table[k] < 0 ? fill : from[table[k]] */
+    void (*gather)(float *to, const float *from, const int32_t *table, int64_t n, float fill);
+    /* n neighbouring outputs of a pooling window; mult: a factor per lane and output, NULL: maximum */
+    void (*window)(const float *x, float *y, int64_t n, int64_t kh, int64_t kw, ptrdiff_t ky, ptrdiff_t kx, ptrdiff_t sx,
+                   const float *mult);
+    /* acc += sum over n lane vectors, each masked (mask NULL: none) */
+    void (*sum)(const float *x, const uint32_t *mask, int64_t n, float *acc);
 } pb_isa;
 
 extern const pb_isa pb_isa_scalar;
@@ -84,47 +84,20 @@ const pb_isa *pb_isa_best(void);
 const pb_isa *pb_isa_find(const char *name); /* NULL: unknown, or this CPU lacks it */
 const pb_isa *pb_isa_at(int i);              /* the i-th this CPU can run, NULL at the end */
 
-typedef struct pb_plan {
-    const pb_isa *isa;
-    uint32_t groups, max_cols; /* of the matrix it was made for */
-    int64_t n, cin, h, w, cout, oh, ow;
-    int64_t kh, kw, sh, sw, dh, dw;
-    int lanes;              /* PB_LANES, or 0: vectors run along the pixels */
-    int64_t nb, my, mx;     /* images, output rows and output columns of a task */
-    int tr, tp;             /* lanes layout: register tile in rows x pixels */
-    int64_t splits;         /* output channels are dealt in this many parts */
-    uint32_t *split_at;     /* splits + 1 row numbers */
-    int64_t nplane, pr, pc; /* planes of a channel, their rows and columns */
-    int64_t *poy, *pox;     /* origin of each plane in the padded image */
-    size_t plane, chan;     /* floats */
-    size_t buf, scratch;    /* floats, slack included */
-    uint32_t *tab;          /* offset of each column of a block, in floats */
-    int32_t *ymap, *xmap;   /* padded coordinate -> source coordinate, -1 = zero */
-    int64_t ny, nx;         /* their lengths */
-} pb_plan;
+/* weights.c; cb: channels to a block, 0 = choose */
+uint32_t pb_block_channels(uint32_t rows, uint32_t chans, uint32_t taps, uint64_t nnz);
+pb_weights *pb_weights_dense(const float *w, uint32_t rows, uint32_t chans, uint32_t kh, uint32_t kw, uint32_t groups,
+                             uint32_t cb);
+pb_weights *pb_weights_csr(const int64_t *indptr, const uint32_t *indices, const float *data, uint32_t rows,
+                           uint32_t cols, uint32_t cb);
+void pb_weights_free(pb_weights *);
+int pb_geometry_fits(const pb_weights *, const pb_geometry *);
+/* The offsets in another geometry: `to` may be w->col itself. The geometry must fit. */
+void pb_offsets(const pb_weights *, const pb_geometry *, uint16_t *to);
 
-typedef struct {
-    int64_t n, h, w, oh, ow, kh, kw, sh, sw, dh, dw;
-    const int32_t *ymap, *xmap;
-    int64_t ny, nx;
-    int lanes, threads;
-} pb_geometry;
-
-/* sparse.c; cb: channels to a block, 0 = choose */
-uint32_t pb_block_channels(uint32_t rows, uint32_t chans, uint32_t kk, uint64_t nnz);
-pb_sparse *pb_sparse_dense(const float *w, uint32_t rows, uint32_t chans, uint32_t kk, uint32_t groups, uint32_t cb);
-pb_sparse *pb_sparse_csr(const int64_t *indptr, const uint32_t *indices, const float *data, uint32_t rows,
-                         uint32_t cols, uint32_t cb);
-void pb_sparse_free(pb_sparse *);
-/* plan.c: NULL when out of memory or when the sizes overflow */
-pb_plan *pb_plan_new(const pb_sparse *, const pb_geometry *, const pb_isa *);
-void pb_plan_free(pb_plan *);
-/* conv.c: y = act(conv(x) + bias + add); add: NULL, or laid out as y. 0, or -1 when out of memory */
-int pb_conv(const pb_sparse *, const pb_plan *, pb_view x, pb_view y, const float *bias, const float *add, int relu,
-            int threads);
 /* rows.c */
-void pb_dot(const pb_sparse *, const float *x, ptrdiff_t x_step, float *y, ptrdiff_t y_step, const float *bias,
-            int relu, int threads);
+void pb_dot(const pb_weights *, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
+            int relu, float hi, int threads);
 void pb_rows(const int64_t *indptr, const uint32_t *indices, const float *data, int64_t rows, const float *x,
              int64_t n, float *y, const float *bias, int relu, int threads);
 /* csr.c */
@@ -143,6 +116,9 @@ typedef void (*pb_task)(void *ctx, int64_t task);
 void pb_run(pb_task fn, void *ctx, int64_t tasks, int threads);
 int pb_cores(void);
 void *pb_workspace(size_t bytes); /* this thread's own, 64-byte aligned, grown as needed; NULL: out of memory */
+void *pb_arena(size_t bytes);     /* the same, another one: what a running program's values lie in */
 void pb_pool_init(void);
+/* roofs.c: GFLOP/s of FMAs with one vector operand in memory, this thread */
+double pb_roof(size_t bytes, double seconds);
 
 #endif

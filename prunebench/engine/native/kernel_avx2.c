@@ -8,9 +8,10 @@
 #define PB_NAME avx2
 #define PB_STRING "avx2"
 #define PB_VL 8
-#define PB_Q1 12
-#define PB_Q2 6
-#define PB_Q4 3
+#define PB_Q1 6
+#define PB_Q2 3
+#define PB_Q3 2
+#define PB_Q4 1
 #include "kernel_template.h"
 #if defined(__clang__)
 #pragma clang attribute pop

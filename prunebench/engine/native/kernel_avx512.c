@@ -8,9 +8,10 @@
 #define PB_NAME avx512
 #define PB_STRING "avx512"
 #define PB_VL 16
-#define PB_Q1 28
-#define PB_Q2 14
-#define PB_Q4 7
+#define PB_Q1 16
+#define PB_Q2 10
+#define PB_Q3 7
+#define PB_Q4 6
 #include "kernel_template.h"
 #if defined(__clang__)
 #pragma clang attribute pop

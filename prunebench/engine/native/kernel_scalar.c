@@ -2,7 +2,8 @@
 #define PB_NAME scalar
 #define PB_STRING "scalar"
 #define PB_VL 4
-#define PB_Q1 8
-#define PB_Q2 4
-#define PB_Q4 2
+#define PB_Q1 2
+#define PB_Q2 1
+#define PB_Q3 0
+#define PB_Q4 0
 #include "kernel_template.h"

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -32,7 +33,7 @@ static pthread_cond_t wake = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITI
 static job *jobs;
 static int workers, sleeping;
 static atomic_uint posted; /* grows with every job, so that a spinning helper sees one without the lock */
-static pthread_key_t space_key;
+static pthread_key_t work_key, arena_key;
 
 static void pause_(void)
 {
@@ -179,26 +180,35 @@ static void space_free(void *arg)
     free(arg);
 }
 
-void *pb_workspace(size_t bytes)
+/* Large spaces start on a huge page's border and ask for huge pages: a tile touches dozens of small ones. */
+static void *space_of(pthread_key_t key, size_t bytes)
 {
-    space *s = pthread_getspecific(space_key);
+    space *s = pthread_getspecific(key);
     if (!s) {
         s = calloc(1, sizeof *s);
         if (!s) return NULL;
-        if (pthread_setspecific(space_key, s)) {
+        if (pthread_setspecific(key, s)) {
             free(s);
             return NULL;
         }
     }
     if (s->bytes < bytes) {
+        const size_t huge = (size_t)2 << 20, border = bytes >= huge ? huge : 64;
         void *p = NULL;
-        if (posix_memalign(&p, 64, bytes)) return NULL;
         free(s->p);
+        s->p = NULL, s->bytes = 0;
+        if (bytes > SIZE_MAX - border || posix_memalign(&p, border, bytes)) return NULL;
+#if defined(MADV_HUGEPAGE)
+        if (border == huge) (void)madvise(p, bytes / huge * huge, MADV_HUGEPAGE);
+#endif
         s->p = p;
         s->bytes = bytes;
     }
     return s->p;
 }
+
+void *pb_workspace(size_t bytes) { return space_of(work_key, bytes); }
+void *pb_arena(size_t bytes) { return space_of(arena_key, bytes); }
 
 /* A forked child has one thread, and a lock that may have been held by one it lost. */
 static void after_fork(void)
@@ -215,6 +225,7 @@ void pb_pool_init(void)
     static int ready;
     if (ready) return;
     ready = 1;
-    pthread_key_create(&space_key, space_free);
+    pthread_key_create(&work_key, space_free);
+    pthread_key_create(&arena_key, space_free);
     pthread_atfork(NULL, NULL, after_fork);
 }

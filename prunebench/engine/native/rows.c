@@ -4,10 +4,10 @@
 #include "engine.h"
 
 typedef struct {
-    const pb_sparse *s;
-    const float *x, *bias;
-    float *y;
-    ptrdiff_t x_step, y_step;
+    const pb_weights *w;
+    const uint16_t *col;
+    const float *x, *add, *bias;
+    float *y, hi;
     int relu;
     int64_t per;
     const int64_t *indptr;
@@ -16,51 +16,53 @@ typedef struct {
     int64_t rows, n;
 } rows_ctx;
 
-/* Four chains hide the latency of the adds. 10 bytes and 2 FLOP per nonzero, each a scalar load of x: the load ports
- * bind (three loads a nonzero), not the FMA units. */
-static float dot(const uint16_t *col, const float *val, uint32_t n, const float *x, ptrdiff_t step)
+/* Eight chains hide the latency of the adds. 6 bytes and 2 FLOP per nonzero, three scalar loads (value, offset, input):
+ * the load ports bind, one nonzero a cycle on a core with three of them. */
+static inline float dot(const uint16_t *col, const float *val, uint32_t n, const float *x)
 {
-    float a = 0, b = 0, c = 0, d = 0;
+    float s[8] = {0};
     uint32_t k = 0;
-    if (step == 1) {
-        for (; k + 4 <= n; k += 4) {
-            a += val[k] * x[col[k]];
-            b += val[k + 1] * x[col[k + 1]];
-            c += val[k + 2] * x[col[k + 2]];
-            d += val[k + 3] * x[col[k + 3]];
-        }
-    }
-    for (; k < n; k++) a += val[k] * x[col[k] * step];
-    return (a + b) + (c + d);
+    for (; k + 8 <= n; k += 8)
+        for (int i = 0; i < 8; i++) s[i] += val[k + i] * x[col[k + i]];
+    for (; k < n; k++) s[k & 7] += val[k] * x[col[k]];
+    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
 }
 
+/* Rows [lo, hi) of every block; a block's first nonzeros are found by adding up the counts before `lo`. */
 static void dot_task(void *arg, int64_t t)
 {
     const rows_ctx *a = arg;
-    const pb_sparse *s = a->s;
-    const int64_t lo = t * a->per, hi = lo + a->per < s->rows ? lo + a->per : s->rows;
-    for (uint32_t b = 0; b < s->nblk; b++) {
-        const pb_block *k = &s->blk[b];
-        const uint32_t *ptr = s->ptr + k->ptr0;
-        for (int64_t r = lo > k->r0 ? lo : k->r0; r < hi && r < k->r1; r++) {
-            const uint32_t p = ptr[r - k->r0], e = ptr[r - k->r0 + 1];
-            float v = k->first ? (a->bias ? a->bias[r] : 0.0f) : a->y[r * a->y_step];
-            v += dot(s->col + p, s->val + p, e - p, a->x + k->c0 * a->x_step, a->x_step);
-            if (k->last && a->relu && v < 0.0f) v = 0.0f;
-            a->y[r * a->y_step] = v;
+    const pb_weights *w = a->w;
+    const int64_t lo = t * a->per, hi = lo + a->per < w->rows ? lo + a->per : w->rows;
+    for (uint32_t b = 0; b < w->nblk; b++) {
+        const pb_block *k = &w->blk[b];
+        const uint16_t *cnt = w->cnt + k->cnt0;
+        size_t at = k->at0;
+        for (int64_t r = 0; r < lo; r++) at += cnt[r];
+        const float *x = a->x + k->c0;
+        for (int64_t r = lo; r < hi; r++) {
+            float v = k->first ? (a->bias ? a->bias[r] : 0.0f) : a->y[r];
+            v += dot(a->col + at, w->val + at, cnt[r], x);
+            at += cnt[r];
+            if (k->last) {
+                if (a->add) v += a->add[r];
+                if (a->relu && v < 0.0f) v = 0.0f;
+                if (v > a->hi) v = a->hi;
+            }
+            a->y[r] = v;
         }
     }
 }
 
-/* y[r] = act(sum_c W[r, c] x[c] + bias[r]); the matrix has one tap per channel. */
-void pb_dot(const pb_sparse *s, const float *x, ptrdiff_t x_step, float *y, ptrdiff_t y_step, const float *bias,
-            int relu, int threads)
+/* y[r] = act(sum_c W[r, c] x[c] + bias[r] + add[r]); one tap, one group, offsets in the geometry {1, 1, 1, 1}. */
+void pb_dot(const pb_weights *w, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
+            int relu, float hi, int threads)
 {
-    rows_ctx a = {.s = s, .x = x, .x_step = x_step, .y = y, .y_step = y_step, .bias = bias, .relu = relu};
-    const int64_t parts = s->nnz < 65536 ? 1 : (int64_t)threads * 4; /* under some 20 us a helper isn't worth waking */
-    a.per = (s->rows + parts - 1) / parts;
+    rows_ctx a = {.w = w, .col = col, .x = x, .y = y, .add = add, .bias = bias, .relu = relu, .hi = hi};
+    const int64_t parts = w->nnz < 65536 ? 1 : (int64_t)threads; /* under some 20 us a helper isn't worth waking */
+    a.per = (w->rows + parts - 1) / parts;
     if (a.per < 1) a.per = 1;
-    pb_run(dot_task, &a, (s->rows + a.per - 1) / a.per, threads);
+    pb_run(dot_task, &a, (w->rows + a.per - 1) / a.per, threads);
 }
 
 static void rows_task(void *arg, int64_t t)
@@ -81,7 +83,7 @@ static void rows_task(void *arg, int64_t t)
     }
 }
 
-/* Plain CSR times dense, row by row: for matrices so wide and empty that blocks would be mostly row pointers. */
+/* Plain CSR times dense, row by row: for matrices so wide and empty that blocks would be mostly row counts. */
 void pb_rows(const int64_t *indptr, const uint32_t *indices, const float *data, int64_t rows, const float *x,
              int64_t n, float *y, const float *bias, int relu, int threads)
 {

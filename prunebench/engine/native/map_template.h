@@ -1,0 +1,135 @@
+/* What is not a product: elementwise functions, halos, pooling, sums; included by kernel_template.h, compiled per ISA.
+ * One or two vector loads and a store per result: the roof is the bandwidth of the level that the map lies in. */
+
+/* exp(x) for x <= 0 clamped at -87: 2^k * p(r), Cephes' polynomial, within 2 units in the last place. */
+INLINE vec exp_(vec x)
+{
+    const vec low = (vec){0} - 87.0f;
+    x = select_((ivec)(x < low), low, x);
+    const vec t = x * 1.44269504088896341f - 0.5f;
+    const ivec k = __builtin_convertvector(t, ivec); /* towards zero: rounds x / ln 2 for x <= 0 */
+    const vec f = __builtin_convertvector(k, vec);
+    x = x - f * 0.693359375f;
+    x = x - f * -2.12194440e-4f;
+    vec p = (vec){0} + 1.9875691500e-4f;
+    p = p * x + 1.3981999507e-3f;
+    p = p * x + 8.3334519073e-3f;
+    p = p * x + 4.1665795894e-2f;
+    p = p * x + 1.6666665459e-1f;
+    p = p * x + 5.0000001201e-1f;
+    p = p * x * x + x + 1.0f;
+    return p * (vec)((k + 127) << 23);
+}
+
+INLINE vec sigmoid_(vec x)
+{
+    const ivec neg = (ivec)(x < (vec){0});
+    const vec e = exp_(select_(neg, x, -x)), one = (vec){0} + 1.0f;
+    const vec y = select_(neg, e, one) / (one + e);
+    return select_((ivec)(x != x), x, y);
+}
+
+INLINE vec hardsigmoid_(vec x) { return most_(relu_(x + 3.0f), 6.0f) * (1.0f / 6.0f); }
+
+#define EACH(expr)                                              \
+    for (int64_t i = 0; i < n * PB_LANES; i += PB_VL) {         \
+        const vec v = LOAD(x + i);                              \
+        STORE(y + i, expr);                                     \
+    }                                                           \
+    break
+#define EACH2(expr)                                             \
+    for (int64_t i = 0, j = 0; i < n; i++, j += b_step)         \
+        for (int l = 0; l < PB_LANES; l += PB_VL) {             \
+            const vec v = LOAD(x + i * PB_LANES + l), w = LOAD(b + j + l); \
+            STORE(y + i * PB_LANES + l, expr);                  \
+        }                                                       \
+    break
+
+static void map(int fn, const float *x, const float *b, ptrdiff_t b_step, float *y, int64_t n, float p0, float p1)
+{
+    switch (fn) {
+    case PB_COPY: EACH(v);
+    case PB_RELU: EACH(relu_(v));
+    case PB_RELU6: EACH(most_(relu_(v), 6.0f));
+    case PB_HARDSWISH: EACH(v * hardsigmoid_(v));
+    case PB_HARDSIGMOID: EACH(hardsigmoid_(v));
+    case PB_SIGMOID: EACH(sigmoid_(v));
+    case PB_SILU: EACH(v * sigmoid_(v));
+    case PB_LEAKY: EACH(select_((ivec)(v < (vec){0}), v * p0, v));
+    case PB_ADD: EACH2(v + w);
+    case PB_MUL: EACH2(v * w);
+    case PB_AFFINE: EACH(v * p0 + p1);
+    default: break;
+    }
+}
+
+/* Sources are unaligned: a neighbouring lane's value is one float away. */
+static void halo(float *base, int64_t chans, ptrdiff_t chan, ptrdiff_t row, const int32_t *entry, int64_t entries,
+                 const uint32_t *mask, float fill)
+{
+    const vec f = (vec){0} + fill;
+    for (int64_t e = 0, end; e < entries; e = end) { /* a row's entries for one channel after the other */
+        for (end = e + 1; end < entries && entry[end * 4] == entry[e * 4]; end++) {}
+        float *to = base + entry[e * 4] * row * PB_LANES, *from = base;
+        for (int64_t c = 0; c < chans; c++, to += chan, from += chan)
+            for (int64_t i = e; i < end; i++) {
+                const int32_t *t = entry + i * 4;
+                const uint32_t *m = mask + (int64_t)t[3] * PB_LANES;
+                vec got[VPL];
+                UNROLL for (int l = 0; l < VPL; l++) /* all before any: a vector may be its own source */
+                    got[l] = select_(*(const uivec *)(m + l * PB_VL), LOAD(from + t[2] + l * PB_VL), f);
+                UNROLL for (int l = 0; l < VPL; l++) STORE(to + t[1] * PB_LANES + l * PB_VL, got[l]);
+            }
+    }
+}
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+static void gather(float *to, const float *from, const int32_t *table, int64_t n, float fill)
+{
+    int64_t k = 0;
+    for (; k + 16 <= n; k += 16) {
+        const __m512i t = _mm512_loadu_si512(table + k);
+        const __mmask16 m = _mm512_cmpge_epi32_mask(t, _mm512_setzero_si512());
+        _mm512_storeu_ps(to + k, _mm512_mask_i32gather_ps(_mm512_set1_ps(fill), m, t, from, 4));
+    }
+    for (; k < n; k++) to[k] = table[k] < 0 ? fill : from[table[k]];
+}
+#else
+static void gather(float *restrict to, const float *restrict from, const int32_t *restrict table, int64_t n, float fill)
+{
+    for (int64_t k = 0; k < n; k++) to[k] = table[k] < 0 ? fill : from[table[k]];
+}
+#endif
+
+/* A NaN wins in a maximum, as in torch. */
+static void window(const float *x, float *y, int64_t n, int64_t kh, int64_t kw, ptrdiff_t ky, ptrdiff_t kx, ptrdiff_t sx,
+                   const float *mult)
+{
+    for (int64_t i = 0; i < n; i++, x += sx, y += PB_LANES) {
+        for (int l = 0; l < PB_LANES; l += PB_VL) {
+            vec acc = LOAD(x + l);
+            for (int64_t a = 0; a < kh; a++) {
+                const float *p = x + a * ky + l;
+                for (int64_t b = a == 0; b < kw; b++) {
+                    const vec v = LOAD(p + b * kx);
+                    acc = mult ? acc + v : select_((ivec)(v > acc) | (ivec)(v != v), v, acc);
+                }
+            }
+            if (mult) acc *= LOAD(mult + i * PB_LANES + l);
+            STORE(y + l, acc);
+        }
+    }
+}
+
+static void sum_(const float *x, const uint32_t *mask, int64_t n, float *acc)
+{
+    for (int l = 0; l < PB_LANES; l += PB_VL) {
+        vec s = (vec){0};
+        for (int64_t i = 0; i < n; i++) {
+            const vec v = LOAD(x + i * PB_LANES + l);
+            s += mask ? (vec)((ivec)v & *(const uivec *)(mask + i * PB_LANES + l)) : v;
+        }
+        STORE(acc + l, LOAD(acc + l) + s);
+    }
+}

@@ -1,0 +1,216 @@
+"""Cuts a traced model into parts that run natively and what torch runs between them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from prunebench.engine.importer import Importer, Shapes, product_op
+from prunebench.engine.ir import Op
+from prunebench.engine.segment import Segment
+
+# containers whose children may be replaced when the model can't be traced: others may read their children's weights
+_PLAIN = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+Chooser = Callable[[nn.Module], bool]
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether replacing the module would lose somebody's hook."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def eligible(module: nn.Module) -> bool:
+    """A plain Conv2d or Linear (a subclass may compute something else) with float32 weights and no hooks."""
+    return type(module) in (nn.Conv2d, nn.Linear) and module.weight.dtype == torch.float32 and not hooked(module)
+
+
+class _Shapes(fx.Interpreter):
+    def __init__(self, traced: fx.GraphModule):
+        super().__init__(traced)
+        self.found: Shapes = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
+            self.found[n] = result.shape
+        return result
+
+
+def shapes_of(traced: fx.GraphModule, example: torch.Tensor) -> Shapes:
+    """Shape of every float32 tensor in the graph, by running the example through it."""
+    interpreter = _Shapes(traced)
+    interpreter.run(example)
+    return interpreter.found
+
+
+def fold_norms(traced: fx.GraphModule) -> None:
+    """Batch norms into the convolution before them."""
+    modules = dict(traced.named_modules())
+    calls: dict[str, int] = {}
+    for node in traced.graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            name = str(node.target)
+            calls[name] = calls.get(name, 0) + 1
+    read = [str(n.target) for n in traced.graph.nodes if n.op == "get_attr"]
+    for node in list(traced.graph.nodes):
+        norm = modules.get(str(node.target)) if node.op == "call_module" else None
+        before = node.args[0] if node.args else None
+        if (
+            type(norm) is not nn.BatchNorm2d
+            or hooked(norm)
+            or norm.running_var is None
+            or not isinstance(before, fx.Node)
+        ):
+            continue
+        name = str(before.target)
+        conv = modules.get(name) if before.op == "call_module" and len(before.users) == 1 else None
+        if conv is None or not eligible(conv) or type(conv) is not nn.Conv2d or calls[name] != 1:
+            continue
+        if any(r.startswith((name + ".", str(node.target) + ".")) for r in read) or calls[str(node.target)] != 1:
+            continue
+        fused = fuse_conv_bn_eval(conv, norm)
+        parent, _, last = name.rpartition(".")
+        setattr(traced.get_submodule(parent), last, fused)
+        modules[name] = fused
+        node.replace_all_uses_with(before)
+        traced.graph.erase_node(node)
+    traced.recompile()
+
+
+def _runs(nodes: list[fx.Node], native: set[fx.Node], given: set[fx.Node], free: bool) -> list[list[fx.Node]]:
+    """The nodes in runs, all native or all torch's; free: each run as long as its inputs allow, else in their order."""
+    runs: list[list[fx.Node]] = []
+    if not free:
+        for n in nodes:
+            if runs and (runs[-1][0] in native) == (n in native):
+                runs[-1].append(n)
+            else:
+                runs.append([n])
+        return runs
+    left, done, want = list(nodes), set(given), True
+    while left:
+        run, rest = [], []
+        for n in left:
+            if (n in native) == want and all(i in done for i in n.all_input_nodes):
+                run.append(n)
+                done.add(n)
+            else:
+                rest.append(n)
+        if run:
+            runs.append(run)
+        left, want = rest, not want
+    return runs
+
+
+def _reorder(traced: fx.GraphModule, runs: list[list[fx.Node]]) -> None:
+    last = next(n for n in traced.graph.nodes if n.op == "output")
+    for run in runs:
+        for node in run:
+            last.prepend(node)
+
+
+def _segment(run: list[fx.Node], made: dict[fx.Node, Any], flat: Callable[[fx.Node], bool], threads: int) -> Any:
+    """(segment, nodes it reads, nodes whose results are read outside, products), or None when there is no product."""
+    ops: dict[fx.Node, Op] = {}
+    sources: list[fx.Node] = []
+    inside = set(run)
+    order: list[Op] = []
+    for node in run:
+        reads, build = made[node]
+        for n in reads:
+            if n not in ops and n not in inside:
+                ops[n] = Op("input", [], n.name, {}, flat(n))
+                sources.append(n)
+                order.append(ops[n])
+        op = build([ops[n] for n in reads])
+        ops[node] = op
+        if op not in order:
+            order.append(op)
+    products = [op for op in order if op.kind in ("conv", "linear")]
+    results = [n for n in run if any(u not in inside for u in n.users)]
+    if not products or not results or len(sources) > 16 or len(results) > 16:
+        return None
+    order = [op for op in order if op.kind == "input"] + [op for op in order if op.kind != "input"]
+    return Segment(order, [ops[n] for n in results], threads), sources, results, len(products)
+
+
+def partition(traced: fx.GraphModule, example: torch.Tensor, product: Chooser, threads: int, free: bool) -> int:
+    """Replaces the runs of known operations by segments; returns how many products are in them.
+
+    free: nothing in the graph works in place, so operations may move past each other.
+    """
+    shapes = shapes_of(traced, example)
+    importer = Importer(traced, shapes, lambda node, m: product(m) and eligible(m))
+    given = {n for n in traced.graph.nodes if n.op in ("placeholder", "get_attr")}
+    nodes = [n for n in traced.graph.nodes if n not in given and n.op != "output"]
+    made = {n: found for n in nodes if (found := importer.recognise(n)) is not None}
+    runs = _runs(nodes, set(made), given, free)
+    _reorder(traced, runs)
+    count = number = 0
+    for run in runs:
+        if run[0] not in made:
+            continue
+        found = _segment(run, made, lambda n: len(shapes[n]) == 2, threads)
+        if found is None:
+            continue
+        segment, sources, results, products = found
+        name = f"prunebench_segment_{number}"
+        traced.add_submodule(name, segment)
+        with traced.graph.inserting_after(run[-1]):
+            call = traced.graph.call_module(name, tuple(sources))
+        after = call
+        for i, node in enumerate(results):
+            new = call
+            if len(results) > 1:
+                with traced.graph.inserting_after(after):
+                    new = after = traced.graph.call_function(operator.getitem, (call, i))
+            for user in [u for u in node.users if u not in set(run)]:
+                user.replace_input_with(node, new)
+        for node in reversed(run):
+            traced.graph.erase_node(node)
+        number, count = number + 1, count + products
+    traced.graph.eliminate_dead_code()
+    traced.delete_all_unused_submodules()
+    traced.graph.lint()
+    traced.recompile()
+    return count
+
+
+class Product(nn.Module):
+    """A sparse Conv2d or Linear on its own: any number of dimensions in front that torch's module takes."""
+
+    def __init__(self, module: nn.Module, threads: int):
+        super().__init__()
+        self.conv = isinstance(module, nn.Conv2d)
+        x = Op("input", [], flat=not self.conv)
+        op = product_op(module, [x], "")
+        self.features, self.rows, self.segment = op.channels, op.weights.rows, Segment([x, op], [op], threads)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """act(W x + bias), float32, shapes as the module's it stands for."""
+        if self.conv:
+            return self.segment(x.unsqueeze(0)).squeeze(0) if x.dim() == 3 else self.segment(x)
+        if x.shape[-1] != self.features:
+            raise ValueError(f"expected {self.features} input features, got {x.shape[-1]}")
+        if x.dim() == 2:
+            return self.segment(x)
+        return self.segment(x.reshape(-1, self.features)).reshape(*x.shape[:-1], self.rows)
+
+
+def swap_products(model: nn.Module, product: Chooser, threads: int) -> int:
+    """Products on their own in place of modules, wherever torch still runs them; returns how many."""
+    made: dict[int, Product] = {}
+    for parent in list(model.modules()):
+        if type(parent).__module__.startswith("torch.nn.") and not isinstance(parent, _PLAIN):
+            continue
+        for name, child in list(parent.named_children()):
+            if id(child) not in made and eligible(child) and product(child):
+                made[id(child)] = Product(child, threads)
+            if id(child) in made:
+                setattr(parent, name, made[id(child)])
+    return len(made)

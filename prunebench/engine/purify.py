@@ -1,0 +1,66 @@
+"""Takes in-place operations out of a traced model, so that nothing depends on the order in which they run."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+_PURE_FUNCTIONS: dict[Any, Any] = {
+    operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul,
+    operator.itruediv: operator.truediv, F.relu_: F.relu, torch.relu_: torch.relu,
+}  # fmt: skip
+_PURE_METHODS = {"add_", "sub_", "mul_", "div_", "relu_", "sigmoid_", "tanh_", "clamp_", "neg_", "exp_"}
+
+
+def purify(traced: fx.GraphModule) -> bool:
+    """Replaces the in-place operations it knows; True when none is left.
+
+    Whoever reads a tensor after it was changed in place reads the new tensor from then on.
+    """
+    order = {n: i for i, n in enumerate(traced.graph.nodes)}
+    clean = True
+    for node in list(traced.graph.nodes):
+        changed = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        if node.op == "call_module":
+            module = traced.get_submodule(str(node.target))
+            if not getattr(module, "inplace", False):
+                continue
+            module.inplace = False  # type: ignore[assignment]
+        elif node.op == "call_function" and node.target in _PURE_FUNCTIONS:
+            node.target = _PURE_FUNCTIONS[node.target]
+        elif node.op == "call_method" and node.target in _PURE_METHODS:
+            node.target = node.target[:-1]
+        elif node.op == "call_function" and node.kwargs.get("inplace", False):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        elif (
+            node.op == "call_function"
+            and node.target in (F.relu, F.relu6, F.hardswish, F.silu)
+            and node.args[1:] == (True,)
+        ):
+            node.args = node.args[:1]
+        elif _mutates(node):
+            clean = False
+            continue
+        else:
+            continue
+        if changed is not None:
+            for user in [u for u in changed.users if order[u] > order[node]]:
+                user.replace_input_with(changed, node)
+    traced.recompile()
+    return clean
+
+
+def _mutates(node: fx.Node) -> bool:
+    """Whether a call changes something in place, by the names torch gives such calls."""
+    if node.op == "call_method":
+        return str(node.target).endswith("_") and not str(node.target).endswith("__")
+    if node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        return (
+            node.target is operator.setitem or "out" in node.kwargs or (name.endswith("_") and not name.endswith("__"))
+        )
+    return False
