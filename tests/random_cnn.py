@@ -201,14 +201,73 @@ class Split(nn.Module):
 
 
 class Twice(nn.Module):
-    """One layer called twice."""
+    """One layer, and perhaps one norm, called twice."""
 
-    def __init__(self, layer: nn.Module, act: nn.Module):
+    def __init__(self, layer: nn.Module, norm: nn.Module, act: nn.Module, form: str):
         super().__init__()
-        self.layer, self.act = layer, act
+        self.layer, self.norm, self.act, self.form = layer, norm, act, form
 
     def forward(self, x):
-        return self.layer(self.act(self.layer(x)))
+        y = self.act(self.norm(self.layer(x)))
+        if self.form == "chain":
+            return self.layer(y)
+        if self.form == "sum":
+            return F.relu(x + self.norm(self.layer(y)))
+        return F.relu(self.layer(y) + x)  # "sum without norm"
+
+    def extra_repr(self) -> str:
+        return self.form
+
+
+class Tap(nn.Module):
+    """Values in the middle of what could be one step (convolution, norm, ReLU, sum) that somebody else reads too."""
+
+    FORMS = (
+        "before relu", "relu then raw", "before norm", "before sum", "after sum", "other way round", "in place",
+        "alias",
+    )  # fmt: skip
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, second: nn.Module, form: str):
+        super().__init__()
+        self.conv, self.norm, self.second, self.form = conv, norm, second, form
+
+    def forward(self, x):
+        y = self.conv(x)
+        if self.form == "before norm":
+            return torch.cat([self.norm(y), y], 1)
+        z = self.norm(y)
+        if self.form == "before relu":
+            return torch.cat([z, F.relu(z)], 1)
+        if self.form == "relu then raw":
+            return F.relu(z) - z
+        w = self.second(x)
+        if self.form == "before sum":
+            return torch.cat([F.relu(z + w), w], 1)
+        if self.form == "after sum":
+            total = w + z
+            return torch.cat([F.relu(total), total], 1)
+        if self.form == "other way round":
+            return torch.cat([z, F.relu(w + z)], 1)
+        kept = z[:, :1] if self.form == "alias" else z + 1.0  # the view sees the sum below
+        z += w
+        return torch.cat([F.relu(z), kept], 1)
+
+    def extra_repr(self) -> str:
+        return self.form
+
+
+class Functional(nn.Module):
+    """Parameters that a module owns and the forward reads itself."""
+
+    def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d):
+        super().__init__()
+        self.conv, self.norm = conv, norm
+
+    def forward(self, x):
+        y = F.conv2d(x, self.conv.weight, self.conv.bias, padding=1)
+        n = self.norm
+        y = F.batch_norm(y, n.running_mean, n.running_var, n.weight, n.bias, False, 0.0, n.eps)
+        return torch.cat([F.relu(y), self.conv(x).relu()], 1)
 
 
 class Gate(nn.Module):
@@ -253,7 +312,8 @@ class Builder:
         kinds = [
             self.conv_unit, self.conv_unit, self.conv_unit, self.residual, self.residual, self.concat, self.dense_block,
             self.shuffle, self.squeeze_excite, self.max_pool, self.avg_pool, self.adaptive_pool, self.unet, self.split,
-            self.twice, self.gate, self.depthwise_separable, self.norm_first, self.view, self.transposed,
+            self.twice, self.gate, self.tap, self.tap, self.functional, self.depthwise_separable, self.norm_first,
+            self.view, self.transposed,
         ]  # fmt: skip
         plain_start, length = r.random() < 0.8, r.randint(2, 6)
         while len(blocks) < length:
@@ -485,7 +545,20 @@ class Builder:
 
     def twice(self) -> nn.Module:
         self.used.add("shared layer")
-        return Twice(nn.Conv2d(self.c, self.c, self.r.choice([1, 3]), padding="same"), self.act())
+        form = self.pick("shared", "chain", "sum", "sum without norm")
+        conv = nn.Conv2d(self.c, self.c, self.r.choice([1, 3]), padding="same")
+        return Twice(conv, self.norm(self.c), self.act(), form)
+
+    def tap(self) -> nn.Module:
+        cout = self.width()
+        conv, second = (nn.Conv2d(self.c, cout, 3, padding=1, bias=self.r.random() < 0.5) for _ in range(2))
+        norm = self.r.choice([nn.BatchNorm2d(cout), nn.BatchNorm2d(cout), nn.Identity()])
+        return Tap(conv, norm, second, self.pick("tap", *Tap.FORMS))
+
+    def functional(self) -> nn.Module:
+        self.used.add("functional")
+        cout = self.width()
+        return Functional(nn.Conv2d(self.c, cout, 3, padding=1), nn.BatchNorm2d(cout))
 
     def gate(self) -> nn.Module:
         self.used.add("gating")

@@ -11,7 +11,7 @@ import os
 
 import pytest
 import torch
-from random_cnn import BATCHES, SPARSITIES, Builder, Residual, describe, distance, float64, input_of
+from random_cnn import BATCHES, SPARSITIES, Builder, Residual, Tap, describe, distance, float64, input_of
 
 import prunebench as pb
 from prunebench.engine import available
@@ -26,6 +26,7 @@ SEEDS = 150
 COUNT = int(os.environ.get("PRUNEBENCH_FUZZ") or SEEDS)
 FIRST = int(os.environ.get("PRUNEBENCH_FUZZ_FROM") or 0)
 TOLERANCE = 1e-4
+FASTEST = "traced"  # Engine.form: the compiler gives up a form that is wrong on the example, which would hide a bug
 
 
 @pytest.fixture(autouse=True)
@@ -51,13 +52,16 @@ def test_random_network(seed):
     first, *others = batches(builder)
     x = input_of(builder, first)
     kept = x.clone()
-    engine = pb.compile(builder.model, x, backend="csr", threads=1 + seed % 2)
+    # a blank example tells a compiler that checks itself little: what it does must be right without
+    example = torch.zeros_like(x) if seed % 3 == 0 and "tap alias" not in builder.used else x
+    engine = pb.compile(builder.model, example, backend="csr", threads=1 + seed % 2)
+    assert engine.engine.form == FASTEST or "tap alias" in builder.used, f"given up: {describe(builder)}"
     for n in (first, *others):
-        x = x if n == first else input_of(builder, n)
-        want = float64(builder.model, x)
-        worst = distance(engine(x), want)
+        y = x if n == first else input_of(builder, n)
+        want = float64(builder.model, y)
+        worst = distance(engine(y), want)
         assert worst < TOLERANCE, f"batch {n} after {first}: {worst:.1e} from float64: {describe(builder)}"
-    assert torch.equal(input_of(builder, first), kept), "the engine wrote into its input"
+    assert torch.equal(x, kept), "the engine wrote into its input"
     check_another_size(builder, engine)
 
 
@@ -82,8 +86,8 @@ def test_the_seeds_cover_what_networks_are_made_of():
     used = set().union(*(Builder(seed).used for seed in range(SEEDS)))
     expected = {
         "concat", "dense block", "depthwise", "depthwise separable", "groups", "residual", "shuffle", "shared layer",
-        "gating", "norm first", "ConvTranspose2d", "several outputs", "empty filter", "unread channel", "empty layer",
-        "odd size", "even size", "oblong", "dilation 2", "dilation 3", "pad value 0.5",
+        "gating", "norm first", "functional", "ConvTranspose2d", "several outputs", "empty filter", "unread channel",
+        "empty layer", "odd size", "even size", "oblong", "dilation 2", "dilation 3", "pad value 0.5",
         "max pool", "max pool padding", "max pool ceil", "max pool dilation", "avg pool padding", "avg pool ceil",
         "avg pool count", "split by chunk", "split by split", "split by slice", "upsample nearest", "upsample bilinear",
     }  # fmt: skip
@@ -94,6 +98,8 @@ def test_the_seeds_cover_what_networks_are_made_of():
     expected |= {f"squeeze by {m}" for m in ("mean", "pool", "function", "linear")}
     expected |= {f"head {h}" for h in ("mean", "pool", "flatten", "map", "softmax", "log_softmax", "hidden")}
     expected |= {f"sum {form}" for form in Residual.FORMS}
+    expected |= {f"tap {form}" for form in Tap.FORMS}
+    expected |= {f"shared {form}" for form in ("chain", "sum", "sum without norm")}
     expected |= {f"activation {a}" for a in ("ReLU", "ReLU6", "Hardswish", "SiLU", "Sigmoid", "LeakyReLU", "PReLU")}
     assert not expected - used
 
