@@ -2,13 +2,15 @@
 # make test    install, run every test
 # make tables  regenerate results/tables and the README's numbers from the saved runs: no training, no timing
 # make lint    ruff and mypy
+# make sanitize  the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer, on every kernel set
+# make neon    the native kernels for 64-bit ARM, under an emulator
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PROFILE ?= quick
 
-.PHONY: bench test tables lint install clean
+.PHONY: bench test tables lint sanitize neon install clean
 
 install: $(VENV)/installed
 
@@ -37,6 +39,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+sanitize: install
+	.ci/sanitize $(BIN)/python
+
+neon:
+	.ci/neon
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache
