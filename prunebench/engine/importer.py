@@ -17,7 +17,8 @@ _ACTS: dict[Any, str] = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish", nn.Hardsigmoid: "hardsigmoid", nn.Sigmoid: "sigmoid",
     nn.SiLU: "silu", nn.LeakyReLU: "leaky", F.relu: "relu", F.relu_: "relu", torch.relu: "relu", torch.relu_: "relu",
     F.relu6: "relu6", F.hardswish: "hardswish", F.hardsigmoid: "hardsigmoid", torch.sigmoid: "sigmoid",
-    F.sigmoid: "sigmoid", F.silu: "silu", F.leaky_relu: "leaky", "relu": "relu", "relu_": "relu", "sigmoid": "sigmoid", "sigmoid_": "sigmoid",
+    F.sigmoid: "sigmoid", F.silu: "silu", F.leaky_relu: "leaky", "relu": "relu", "relu_": "relu", "sigmoid": "sigmoid",
+    "sigmoid_": "sigmoid",
 }  # fmt: skip
 _ADDS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 _MULS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}

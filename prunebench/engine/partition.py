@@ -151,6 +151,7 @@ def partition(traced: fx.GraphModule, example: torch.Tensor, product: Chooser, t
     made = {n: found for n in nodes if (found := importer.recognise(n)) is not None}
     runs = _runs(nodes, set(made), given, free)
     _reorder(traced, runs)
+    renamed: dict[fx.Node, fx.Node] = {}
     count = number = 0
     for run in runs:
         if run[0] not in made:
@@ -162,13 +163,14 @@ def partition(traced: fx.GraphModule, example: torch.Tensor, product: Chooser, t
         name = f"prunebench_segment_{number}"
         traced.add_submodule(name, segment)
         with traced.graph.inserting_after(run[-1]):
-            call = traced.graph.call_module(name, tuple(sources))
+            call = traced.graph.call_module(name, tuple(renamed.get(n, n) for n in sources))
         after = call
         for i, node in enumerate(results):
             new = call
             if len(results) > 1:
                 with traced.graph.inserting_after(after):
                     new = after = traced.graph.call_function(operator.getitem, (call, i))
+            renamed[node] = new
             for user in [u for u in node.users if u not in set(run)]:
                 user.replace_input_with(node, new)
         for node in reversed(run):

@@ -71,7 +71,7 @@ class Planner:
                 self.values[op] = getattr(self, "_" + op.kind)(op)
         for number, op in enumerate(outputs):
             out = Value(self.shapes[op], None, number, output=True, flat=op.flat)
-            self.steps.append(Step("move", None, [self.values[op]], out))
+            self.steps.append(Step("move", None, [self._inside(self.values[op])], out))
 
     def _gates(self, ops: list[Op]) -> set[Op]:
         """Values without a map that end up as factors of a map: they stay with the images of that map."""

@@ -68,7 +68,7 @@ static int check_halo(const pb_program *p, const pb_op *op, char *why, size_t ro
 /* Floats one group of a value may touch: [0, size). Groups of shared values are a whole number of strides away. */
 static int64_t size_of(const pb_program *p, const pb_value *v)
 {
-    if (v->kind == PB_VALUE_VECTOR) return v->chans;
+    if (v->kind == PB_VALUE_VECTOR) return v->chans + (v->groups - 1) * v->group;
     if (v->kind != PB_VALUE_LANES) return v->rows * p->chunk;
     return ((v->rows - 1) * v->row + v->chans * v->cols) * PB_LANES + (v->groups - 1) * v->group;
 }
