@@ -9,7 +9,7 @@ import numpy as np
 from prunebench.engine import tiles
 from prunebench.engine.ir import Axis
 from prunebench.engine.layout import LANES, coordinates, halo_entries, use_mask
-from prunebench.engine.moves import flat_table, map_table
+from prunebench.engine.moves import fast_table, flat_table, map_table
 from prunebench.engine.moves import source as origin
 from prunebench.engine.native_loader import native
 from prunebench.engine.planner import Planner, Step, Value
@@ -149,12 +149,16 @@ class Emitter:
                 table, first = map_table(at, step, out.layout, m)
                 dr, size = table.shape
                 dy, dc, dst = m.row * LANES, unit, dst + first
+        numbers, count, pairs = np.asarray(table).reshape(-1), 0, 0
+        if out.layout is not None and not out.layout.vector:
+            inside = source.layout is not None and not source.layout.vector
+            numbers, count, pairs = fast_table(numbers.reshape(dr, -1), dy, inside)
         src = np.array([at(g * images, 0, 0) - at(0, 0, 0) for g in range(self.groups)], np.int64)
         channels = step.attrs.get("channels")
         self.rows.append({"op": None, "what": "move"})
-        arrays = [np.ascontiguousarray(table, np.int32).reshape(-1), src, dst]
+        arrays = [np.ascontiguousarray(numbers, np.int32), src, dst]
         arrays += [None if channels is None else np.array(channels, np.int32)]
-        return [self.number(source), self.number(out), dr, c, size, dy, dc, sc], fill, arrays, None
+        return [self.number(source), self.number(out), dr, c, size, dy, dc, sc, count, pairs], fill, arrays, None
 
     def _window(self, step: Step) -> Any:
         x, out = step.inputs[0], step.out

@@ -17,6 +17,12 @@ from prunebench.engine.planner import Planner
 _MAX_PLANS = 12  # input sizes whose plans are kept
 
 
+def settled(x: torch.Tensor) -> torch.Tensor:
+    """x as the native code reads it: contiguous, on a whole number of floats."""
+    x = x if x.is_contiguous() else x.contiguous()
+    return x.clone() if x.data_ptr() % 4 else x
+
+
 class Plan:
     """A native program for one input size and one number of images at a time."""
 
@@ -63,7 +69,7 @@ class Segment(nn.Module):
     def forward(self, *xs: torch.Tensor) -> Any:
         """The outputs: a tensor, or a tuple of them. ValueError: shapes the operations don't take."""
         n = xs[0].shape[0]
-        xs = tuple(x if x.is_contiguous() else x.contiguous() for x in xs)
+        xs = tuple(settled(x) for x in xs)
         for x, op in zip(xs, self.inputs, strict=True):
             if x.dtype != torch.float32 or x.dim() != (2 if op.flat else 4) or x.shape[0] != n:
                 raise ValueError(f"an input of shape {tuple(x.shape)} and {x.dtype} between two parts of the model")
@@ -73,49 +79,41 @@ class Segment(nn.Module):
         """Shape of an image of every input."""
         return tuple((x.shape[1], 1, 1) if x.dim() == 2 else (x.shape[1], x.shape[2], x.shape[3]) for x in xs)
 
+    def parts(self, n: int, shapes: tuple[Shape, ...]) -> list[tuple[Plan, int, int]]:
+        """(plan, how often it runs, images before it) for a batch of n; for an empty one a plan that runs never."""
+        out, done = [], 0
+        for chunk in self.chunks:
+            if count := (n - done) // chunk:
+                out.append((self.plans.get((shapes, chunk)) or self.plan(shapes, chunk), count, done))
+                done += count * chunk
+        return out or [(self.plan(shapes, 1), 0, 0)]
+
     def run(self, xs: tuple[torch.Tensor, ...], n: int, shapes: tuple[Shape, ...]) -> Any:
         """forward for checked, contiguous inputs of n images."""
-        done, ys = 0, None
-        for chunk in self.chunks:
-            count = (n - done) // chunk
-            if not count and (ys is not None or chunk > 1):
-                continue
-            plan = self.plans.get((shapes, chunk)) or self.plan(shapes, chunk)
-            if ys is None:
-                ys = [
-                    torch.empty((n, s[0]) if op.flat else (n, *s), dtype=torch.float32, device="cpu")
-                    for op, s in zip(self.outputs, plan.shapes, strict=True)
-                ]
-            if count:
-                at = [t.data_ptr() + done * 4 * (t.numel() // n) for t in (*xs, *ys)]
-                self._run(plan.program, count, self.threads, None, *at)
-                done += count * chunk
-            if done == n:
-                break
-        assert ys is not None
-        return ys[0] if len(ys) == 1 else tuple(ys)
+        parts = self.parts(n, shapes)
+        ys = tuple(
+            xs[0].new_empty((n, s[0]) if op.flat else (n, *s))
+            for op, s in zip(self.outputs, parts[0][0].shapes, strict=True)
+        )
+        for plan, count, done in parts if n else ():
+            at = [t.data_ptr() + done * 4 * (t.numel() // n) for t in (*xs, *ys)]
+            self._run(plan.program, count, self.threads, None, *at)
+        return ys[0] if len(ys) == 1 else ys
 
     def profile(self, xs: tuple[torch.Tensor, ...], rounds: int) -> list[tuple[Plan, np.ndarray, int]]:
         """Nanoseconds per operation of every plan that runs `xs`, the best of `rounds`; and how often it ran."""
-        n, done, out = xs[0].shape[0], 0, []
-        shapes = self.shapes_of(xs)
+        xs = tuple(settled(x) for x in xs)
+        n, out = xs[0].shape[0], []
         ys = self.forward(*xs)
         ys = ys if isinstance(ys, tuple) else (ys,)
-        xs = tuple(x.contiguous() for x in xs)
-        for chunk in self.chunks:
-            count = (n - done) // chunk
-            if not count:
-                continue
-            plan = self.plan(shapes, chunk)
+        for plan, count, done in self.parts(n, self.shapes_of(xs)) if n else ():
             at = [t.data_ptr() + done * 4 * (t.numel() // n) for t in (*xs, *ys)]
-            best = None
+            best = np.full(max(1, len(plan.rows)), np.inf)
             for _ in range(rounds):
-                ns = np.zeros(max(1, len(plan.rows)))
+                ns = np.zeros(len(best))
                 self._run(plan.program, count, self.threads, ns, *at)
-                best = ns if best is None else np.minimum(best, ns)
-            assert best is not None
-            out.append((plan, best, count * chunk))
-            done += count * chunk
+                best = np.minimum(best, ns)
+            out.append((plan, best, count * plan.chunk))
         return out
 
     @property

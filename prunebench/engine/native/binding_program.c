@@ -103,15 +103,17 @@ static int read_move(box *b, pb_op *op, const int64_t *n, double p, PyObject *ar
     m->src = table(b, arrays, 1, 'l', &ns);
     m->dst = table(b, arrays, 2, 'l', &nd);
     m->channel = table(b, arrays, 3, 'j', &nc);
-    if (!m->table || !m->src || !m->dst || PyErr_Occurred() || m->dr < 1 || m->n < 1 || k / m->dr != m->n || k % m->dr
-        || ns < groups || nd < groups || (m->channel && nc != m->chans))
+    m->blocks = n[8], m->pairs = n[9];
+    if (!m->table || !m->src || !m->dst || PyErr_Occurred() || m->dr < 1 || m->n < 1 || m->blocks < 0 || m->pairs < 0
+        || (m->pairs    ? k / PB_MOVE_PAIR != m->pairs || k % PB_MOVE_PAIR
+            : m->blocks ? k / PB_MOVE_BLOCK != m->blocks || k % PB_MOVE_BLOCK : k / m->dr != m->n || k % m->dr) || ns < groups || nd < groups || (m->channel && nc != m->chans))
         return refuse("a move whose tables don't fit");
     return 0;
 }
 
 static int read_op(box *b, pb_op *op, const int64_t *n, Py_ssize_t have, double p, PyObject *arrays, PyObject *offsets, int64_t groups)
 {
-    static const int need[] = {15, 15, 1, 8, 14, 8, 15};
+    static const int need[] = {15, 15, 1, 10, 14, 8, 15};
     if (op->kind < 0 || op->kind >= PB_OP_KINDS || have < need[op->kind]) return refuse("an unknown operation");
     op->in = n[0], op->out = op->kind == PB_OP_HALO ? n[0] : n[1];
     int64_t a, c;

@@ -56,6 +56,9 @@ typedef void (*pb_tile_fn)(const pb_tile *);
 
 enum { PB_COPY, PB_RELU, PB_RELU6, PB_HARDSWISH, PB_HARDSIGMOID, PB_SIGMOID, PB_SILU, PB_LEAKY, PB_ADD, PB_MUL, PB_AFFINE, PB_FUNCTIONS };
 
+#define PB_MOVE_BLOCK 33 /* numbers of a block of a move */
+#define PB_MOVE_PAIR 20  /* and of a pair */
+
 typedef struct {
     const char *name;
     int maxq[PB_MAX_R + 1];                 /* widest tile for each R, in lane vectors; 0: none */
@@ -67,11 +70,16 @@ typedef struct {
                  const uint32_t *mask, float fill);
     /* to[k] = table[k] < 0 ? fill : from[table[k]] */
     void (*gather)(float *to, const float *from, const int32_t *table, int64_t n, float fill);
+    /* blocks of (count, src[16], dst[16]): to[dst[i] + l] = src[l] < 0 ? fill : from[src[l] + i] for i < count */
+    void (*transpose)(float *to, const float *from, const int32_t *block, int64_t blocks, float fill);
+    /* pairs of (dst, src, mask, first, lane[16]): to[dst + l] = from[src + lane[l]] for the lanes l of the mask; the others
+     * hold `fill` at a vector's first pair */
+    void (*permute)(float *to, const float *from, const int32_t *pair, int64_t pairs, float fill);
     /* n neighbouring outputs of a pooling window; mult: a factor per lane and output, NULL: maximum */
     void (*window)(const float *x, float *y, int64_t n, int64_t kh, int64_t kw, ptrdiff_t ky, ptrdiff_t kx, ptrdiff_t sx,
                    const float *mult);
-    /* acc += sum over n lane vectors, each masked (mask NULL: none) */
-    void (*sum)(const float *x, const uint32_t *mask, int64_t n, float *acc);
+    /* total = sum over rh rows of rw lane vectors, each masked (mask NULL: none) */
+    void (*sum)(const float *x, ptrdiff_t row, const uint32_t *mask, int64_t rh, int64_t rw, float *total);
 } pb_isa;
 
 extern const pb_isa pb_isa_scalar;

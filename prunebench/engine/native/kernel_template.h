@@ -170,6 +170,8 @@ const pb_isa CAT(pb_isa_, PB_NAME) = {
     .map = map,
     .halo = halo,
     .gather = gather,
+    .transpose = transpose,
+    .permute = permute,
     .window = window,
     .sum = sum_,
 };

@@ -95,7 +95,72 @@ static void gather(float *to, const float *from, const int32_t *table, int64_t n
     }
     for (; k < n; k++) to[k] = table[k] < 0 ? fill : from[table[k]];
 }
+
+/* 16 x 16 in registers: four rounds of 16 shuffles; the load and store of a line each make it L1- or L2-bound. */
+static void transpose(float *to, const float *from, const int32_t *block, int64_t blocks, float fill)
+{
+    for (int64_t b = 0; b < blocks; b++, block += PB_MOVE_BLOCK) {
+        const int count = block[0];
+        const int32_t *src = block + 1, *dst = block + 17;
+        const __mmask16 m = (__mmask16)((1u << count) - 1);
+        __m512 r[16], t[16];
+        UNROLL for (int l = 0; l < 16; l++)
+            r[l] = src[l] < 0 ? _mm512_set1_ps(fill) : _mm512_maskz_loadu_ps(m, from + src[l]);
+        UNROLL for (int l = 0; l < 16; l += 2) {
+            t[l] = _mm512_unpacklo_ps(r[l], r[l + 1]);
+            t[l + 1] = _mm512_unpackhi_ps(r[l], r[l + 1]);
+        }
+        UNROLL for (int l = 0; l < 16; l += 4) {
+            UNROLL for (int k = 0; k < 2; k++) {
+                r[l + 2 * k] = _mm512_shuffle_ps(t[l + k], t[l + k + 2], 0x44);
+                r[l + 2 * k + 1] = _mm512_shuffle_ps(t[l + k], t[l + k + 2], 0xee);
+            }
+        }
+        UNROLL for (int h = 0; h < 16; h += 8) {
+            UNROLL for (int l = 0; l < 4; l++) {
+                t[h + l] = _mm512_shuffle_f32x4(r[h + l], r[h + l + 4], 0x88);
+                t[h + l + 4] = _mm512_shuffle_f32x4(r[h + l], r[h + l + 4], 0xdd);
+            }
+        }
+        UNROLL for (int l = 0; l < 8; l++) {
+            r[l] = _mm512_shuffle_f32x4(t[l], t[l + 8], 0x88);
+            r[l + 8] = _mm512_shuffle_f32x4(t[l], t[l + 8], 0xdd);
+        }
+        if (count == 16) {
+            UNROLL for (int i = 0; i < 16; i++) _mm512_storeu_ps(to + dst[i], r[i]);
+        } else {
+            for (int i = 0; i < count; i++) _mm512_storeu_ps(to + dst[i], r[i]);
+        }
+    }
+}
+
+static void permute(float *to, const float *from, const int32_t *pair, int64_t pairs, float fill)
+{
+    __m512 acc = _mm512_set1_ps(fill);
+    for (int64_t b = 0; b < pairs; b++, pair += PB_MOVE_PAIR) {
+        if (pair[3]) acc = _mm512_set1_ps(fill);
+        acc = _mm512_mask_permutexvar_ps(acc, (__mmask16)pair[2], _mm512_loadu_si512(pair + 4), _mm512_loadu_ps(from + pair[1]));
+        _mm512_storeu_ps(to + pair[0], acc);
+    }
+}
 #else
+static void permute(float *restrict to, const float *restrict from, const int32_t *restrict pair, int64_t pairs, float fill)
+{
+    for (int64_t b = 0; b < pairs; b++, pair += PB_MOVE_PAIR)
+        for (int l = 0; l < PB_LANES; l++) {
+            if (pair[2] >> l & 1) to[pair[0] + l] = from[pair[1] + pair[4 + l]];
+            else if (pair[3]) to[pair[0] + l] = fill;
+        }
+}
+
+static void transpose(float *restrict to, const float *restrict from, const int32_t *block, int64_t blocks, float fill)
+{
+    for (int64_t b = 0; b < blocks; b++, block += PB_MOVE_BLOCK)
+        for (int l = 0; l < PB_LANES; l++)
+            for (int i = 0; i < block[0]; i++)
+                to[block[17 + i] + l] = block[1 + l] < 0 ? fill : from[block[1 + l] + i];
+}
+
 static void gather(float *restrict to, const float *restrict from, const int32_t *restrict table, int64_t n, float fill)
 {
     for (int64_t k = 0; k < n; k++) to[k] = table[k] < 0 ? fill : from[table[k]];
@@ -122,14 +187,19 @@ static void window(const float *x, float *y, int64_t n, int64_t kh, int64_t kw, 
     }
 }
 
-static void sum_(const float *x, const uint32_t *mask, int64_t n, float *acc)
+/* Row by row: fewer digits lost than one after the other. */
+static void sum_(const float *x, ptrdiff_t row, const uint32_t *mask, int64_t rh, int64_t rw, float *total)
 {
     for (int l = 0; l < PB_LANES; l += PB_VL) {
-        vec s = (vec){0};
-        for (int64_t i = 0; i < n; i++) {
-            const vec v = LOAD(x + i * PB_LANES + l);
-            s += mask ? (vec)((ivec)v & *(const uivec *)(mask + i * PB_LANES + l)) : v;
+        vec all = (vec){0};
+        for (int64_t y = 0; y < rh; y++) {
+            vec s = (vec){0};
+            for (int64_t i = 0; i < rw; i++) {
+                const vec v = LOAD(x + y * row + i * PB_LANES + l);
+                s += mask ? (vec)((ivec)v & *(const uivec *)(mask + (y * rw + i) * PB_LANES + l)) : v;
+            }
+            all += s;
         }
-        STORE(acc + l, LOAD(acc + l) + s);
+        STORE(total + l, all);
     }
 }

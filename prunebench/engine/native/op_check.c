@@ -81,15 +81,35 @@ static int check_move(const pb_program *p, const pb_op *op, int64_t groups, char
     if (!small(o->dr) || !small(o->chans) || !small(o->n) || o->dr < 1 || o->chans < 1 || o->n < 1 || o->dy < 0 || o->dc < 0
         || o->sc < 0)
         REFUSE("move: a size is out of range");
-    int64_t most = -1, top = 0;
-    for (int64_t k = 0; k < o->dr * o->n; k++)
+    int64_t most = -1, top = 0, last = (o->dr - 1) * o->dy + o->n - 1;
+    for (int64_t k = 0; !o->blocks && !o->pairs && k < o->dr * o->n; k++)
         if (o->table[k] > most) most = o->table[k];
+    for (int64_t b = 0; b < o->blocks; b++) {
+        const int32_t *t = o->table + b * PB_MOVE_BLOCK;
+        if (t[0] < 1 || t[0] > PB_LANES) REFUSE("move: block %lld has %d vectors", (long long)b, t[0]);
+        for (int l = 0; l < PB_LANES; l++)
+            if (t[1 + l] >= 0 && (int64_t)t[1 + l] + t[0] - 1 > most) most = (int64_t)t[1 + l] + t[0] - 1;
+        for (int i = 0; i < t[0]; i++) {
+            if (t[17 + i] < 0) REFUSE("move: block %lld writes before its output", (long long)b);
+            if (!b && !i) last = 0;
+            if ((int64_t)t[17 + i] + PB_LANES - 1 > last) last = (int64_t)t[17 + i] + PB_LANES - 1;
+        }
+    }
+    for (int64_t b = 0; b < o->pairs; b++) {
+        const int32_t *t = o->table + b * PB_MOVE_PAIR;
+        if (t[0] < 0 || t[1] < 0 || in->kind != PB_VALUE_LANES) REFUSE("move: pair %lld leads outside", (long long)b);
+        if (t[1] > most) most = t[1]; /* a whole lane vector is read: a value ends in slack for one */
+        for (int l = 0; l < PB_LANES; l++)
+            if (t[4 + l] < 0 || t[4 + l] >= PB_LANES) REFUSE("move: lane %d", t[4 + l]);
+        if (!b) last = 0;
+        if ((int64_t)t[0] + PB_LANES - 1 > last) last = (int64_t)t[0] + PB_LANES - 1;
+    }
     for (int64_t c = 0; c < o->chans; c++) {
         const int64_t s = o->channel ? o->channel[c] : c;
         if (s < 0) REFUSE("move: channel %lld of the input", (long long)s);
         if (s > top) top = s;
     }
-    const int64_t reach = (o->dr - 1) * o->dy + (o->chans - 1) * o->dc + o->n - 1;
+    const int64_t reach = (o->chans - 1) * o->dc + last;
     for (int64_t g = 0; g < groups; g++) {
         if (o->src[g] < 0 || (most >= 0 && o->src[g] + top * o->sc + most >= size_of(p, in)))
             REFUSE("move: reads outside its input");

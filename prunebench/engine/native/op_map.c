@@ -1,6 +1,4 @@
 /* Pooling, sums over a map, elementwise functions. */
-#include <string.h>
-
 #include "program.h"
 
 typedef struct {
@@ -47,13 +45,8 @@ static void sum_task(void *arg, int64_t part)
     float *y = pb_address(m->r, out);
     const int64_t lo = in->chans * part / m->parts, hi = in->chans * (part + 1) / m->parts;
     for (int64_t c = lo; c < hi; c++) {
-        float total[PB_LANES] = {0}, acc[PB_LANES];
-        for (int64_t i = 0; i < o->rh; i++) { /* row by row: fewer digits lost than one after the other */
-            memset(acc, 0, sizeof acc);
-            m->r->p->isa->sum(x + (i * in->row + c * in->cols) * PB_LANES,
-                              o->mask ? o->mask + i * o->rw * PB_LANES : NULL, o->rw, acc);
-            for (int l = 0; l < PB_LANES; l++) total[l] += acc[l];
-        }
+        float total[PB_LANES] = {0};
+        m->r->p->isa->sum(x + c * in->cols * PB_LANES, in->row * PB_LANES, o->mask, o->rh, o->rw, total);
         float *to = out->kind == PB_VALUE_VECTOR ? y + c : y + c * out->cols * PB_LANES;
         for (int64_t n = 0; n < o->images; n++) {
             float s = 0;

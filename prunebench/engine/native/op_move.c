@@ -52,7 +52,13 @@ static void move_task(void *arg, int64_t part)
     float *d = target(m->r, m->op->out) + o->dst[m->r->g];
     int64_t lo, hi;
     span_of(o->chans, part, m->parts, &lo, &hi);
-    for (int64_t y = 0; y < o->dr; y++) {
+    const int tables = !o->blocks && !o->pairs;
+    for (int64_t c = lo; !tables && c < hi; c++) {
+        const float *from = s + (o->channel ? o->channel[c] : c) * o->sc;
+        if (o->blocks) m->r->p->isa->transpose(d + c * o->dc, from, o->table, o->blocks, o->fill);
+        else m->r->p->isa->permute(d + c * o->dc, from, o->table, o->pairs, o->fill);
+    }
+    for (int64_t y = 0; tables && y < o->dr; y++) {
         const int32_t *t = o->table + y * o->n;
         for (int64_t c = lo; c < hi; c++) {
             const float *from = s + (o->channel ? o->channel[c] : c) * o->sc;

@@ -48,10 +48,12 @@ typedef struct {
     float fill;
 } pb_op_halo;
 
-/* out[d0 + y * dy + c * dc + k] = in[s0 + c * sc + table[y * n + k]], or `fill` where the table is negative. */
+/* out[d0 + y * dy + c * dc + k] = in[s0 + c * sc + table[y * n + k]], or `fill` where the table is negative.
+ * Or, with blocks: out[d0 + c * dc + dst[i] + l] = in[s0 + c * sc + src[l] + i] for i < count and the 16 lanes l.
+ * Or, with pairs: out[d0 + c * dc + dst + l] = in[s0 + c * sc + src + lane[l]] for the lanes l of a mask. */
 typedef struct {
-    int64_t dr, chans, n, dy, dc, sc;
-    const int32_t *table;      /* dr x n */
+    int64_t dr, chans, n, dy, dc, sc, blocks, pairs;
+    const int32_t *table;      /* dr x n; or blocks x (count, 16 src, 16 dst); or pairs x (dst, src, mask, first, 16 lanes) */
     const int64_t *src, *dst;  /* s0 and d0 of each group, floats from the value's (or the caller's array's) start */
     float fill;
     const int32_t *channel;    /* NULL, or the input's channel of each output channel */

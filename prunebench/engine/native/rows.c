@@ -3,6 +3,12 @@
 
 #include "engine.h"
 
+#if defined(__clang__)
+#define UNROLL8 _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL8 _Pragma("GCC unroll 8")
+#endif
+
 typedef struct {
     const pb_weights *w;
     const uint16_t *col;
@@ -20,12 +26,13 @@ typedef struct {
  * the load ports bind, one nonzero a cycle on a core with three of them. */
 static inline float dot(const uint16_t *col, const float *val, uint32_t n, const float *x)
 {
-    float s[8] = {0};
+    float s[8] = {0}, rest = 0;
     uint32_t k = 0;
-    for (; k + 8 <= n; k += 8)
-        for (int i = 0; i < 8; i++) s[i] += val[k + i] * x[col[k + i]];
-    for (; k < n; k++) s[k & 7] += val[k] * x[col[k]];
-    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+    for (; k + 8 <= n; k += 8) {
+        UNROLL8 for (int i = 0; i < 8; i++) s[i] += val[k + i] * x[col[k + i]];
+    }
+    for (; k < n; k++) rest += val[k] * x[col[k]]; /* a chain of its own: an index known only now would spill the others */
+    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])) + rest;
 }
 
 /* Rows [lo, hi) of every block; a block's first nonzeros are found by adding up the counts before `lo`. */
