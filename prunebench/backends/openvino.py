@@ -15,7 +15,7 @@ from prunebench.registry import backend
 
 @backend("openvino")
 class OpenVinoExecutor(FixedBatchExecutor):
-    """One synchronous request, tuned for latency; float32 throughout, which newer CPUs would otherwise round to bf16."""
+    """One synchronous request, tuned for latency; float32 throughout, where newer CPUs would round to bf16."""
 
     name = "openvino"
 

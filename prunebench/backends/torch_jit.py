@@ -1,4 +1,4 @@
-"""torch_jit: the dense model traced, frozen, and optimised for inference (folded norms, oneDNN's own weight layouts)."""
+"""torch_jit: the dense model traced, frozen and optimised for inference: folded norms, oneDNN's weight layouts."""
 
 from __future__ import annotations
 
