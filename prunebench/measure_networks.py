@@ -133,12 +133,12 @@ def _prepared(
             if reason is not None:
                 raise BackendUnavailable(reason)
             executor = backends.compile(dense, x, backend, case.threads, **options)
-        except BackendUnavailable as error:
-            arms[name] = arm("off", reason=str(error))
+        except BackendUnavailable as why:
+            arms[name] = arm("off", reason=str(why))
             continue
         ready = time.perf_counter() - start
         error = reference.error(executor)
-        about = {"relative_error": error, "compile_seconds": ready, "version": _version(backend)}
+        about: dict[str, Any] = {"relative_error": error, "compile_seconds": ready, "version": _version(backend)}
         if error <= TOLERANCE:
             arms[name] = arm(**about)
             calls[name] = partial(executor, x)

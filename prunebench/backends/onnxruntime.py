@@ -6,6 +6,7 @@ import importlib.util
 import io
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class OnnxRuntimeExecutor(FixedBatchExecutor):
 
 
 def _exported(model: nn.Module, example: Tensor) -> bytes:
-    file = io.BytesIO()
+    file: Any = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the trace-based exporter, which needs no further package, is called legacy
         torch.onnx.export(
