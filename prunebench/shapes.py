@@ -134,7 +134,7 @@ def layers_of(network: str) -> list[LayerShape]:
 def distinct(networks: Iterable[str]) -> dict[LayerShape, tuple[str, ...]]:
     """{shape: the networks that have it}, in the order in which they first appear."""
     found: dict[LayerShape, tuple[str, ...]] = {}
-    for network in networks:
+    for network in dict.fromkeys(networks):
         for shape in layers_of(network):
             found[shape] = (*found.get(shape, ()), network)
     return found
