@@ -24,8 +24,8 @@ from prunebench.timing import Comparison, judge_all, sample
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TRIAL_BLOCKS = 2
-DROPPED_ABOVE = 1.5  # a dense arm this much slower than the fastest in the trial is timed no further
+TRIAL_SHARE = 0.1  # of the time of a measurement; one block at least
+DROPPED_ABOVE = 1.35  # a dense arm this much slower than the fastest in the trial is timed no further
 SETTLE_SECONDS = 0.02  # threads of OpenMP, ONNX Runtime and OpenVINO spin for a while after their work
 UNPRUNED = "csr_unpruned"
 
@@ -90,7 +90,7 @@ class NetworkBench:
         """Time every arm, write what came out into `arms`; returns the engine's comparison and its baseline's name."""
         settle = SETTLE_SECONDS if case.threads > 1 else 0.0
         ours = {case.backend, UNPRUNED}
-        trial = sample(calls, "dense", seconds=0.0, least=TRIAL_BLOCKS, settle=settle)
+        trial = sample(calls, "dense", seconds=TRIAL_SHARE * self.timing_seconds, least=1, settle=settle)
         control = _fastest(trial, calls, ours)
         limit = DROPPED_ABOVE * np.median(trial[control])
         kept = {n: c for n, c in calls.items() if n in ours or np.median(trial[n]) <= limit}
@@ -110,7 +110,7 @@ class NetworkBench:
                 seen = {"seconds": fastest, "speedup": 1.0, "blocks": len(samples[baseline])}
             else:
                 seconds = float(np.median(trial[name]))
-                seen = {"seconds": seconds, "speedup": fastest / seconds, "blocks": TRIAL_BLOCKS}
+                seen = {"seconds": seconds, "speedup": fastest / seconds, "blocks": len(trial[name])}
             arms[name].update(seen)
         return found[case.backend], baseline
 

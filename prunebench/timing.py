@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 ARM_SECONDS = 0.005  # an arm's inner loop lasts at least this long, far above the timer's resolution
+SLOW_SECONDS = 0.1
 MIN_BLOCKS = 6  # fewer can't give a 95 % interval of a median: (1/2)^5 > 5 %
 PRECISION = 0.03  # stop once the interval is within ±3 %
 MARGIN = 0.01  # a difference below 1 % is never called one
@@ -97,8 +98,9 @@ def judge_all(
 
 
 def _loops(call: Callable[[], Any]) -> int:
-    call()
     once = _time(call, 1)
+    if once < SLOW_SECONDS:  # a slow call is its own warm-up, and needs no loop whatever its second time is
+        once = _time(call, 1)
     return max(1, math.ceil(ARM_SECONDS / max(once, 1e-7)))
 
 

@@ -155,7 +155,7 @@ def test_compare_measures_what_the_clock_says(monkeypatch):
 def test_a_block_runs_every_arm_once_and_the_baseline_twice_in_changing_order(monkeypatch):
     clock = Clock(monkeypatch)
     compare({"dense": clock.arm("d", 1.0), "csr": clock.arm("c", 1.0)}, "dense", seconds=0.0)
-    timed = clock.order[2 * 3 :]  # two calls per arm size the inner loops
+    timed = clock.order[3:]  # one call per arm, slow as they are, sizes the inner loops
     blocks = ["".join(timed[i : i + 3]) for i in range(0, len(timed), 3)]
     assert len(blocks) == MIN_BLOCKS
     assert all(sorted(block) == ["c", "d", "d"] for block in blocks)
@@ -165,7 +165,7 @@ def test_a_block_runs_every_arm_once_and_the_baseline_twice_in_changing_order(mo
 def test_short_arms_are_looped(monkeypatch):
     clock = Clock(monkeypatch)
     compare({"dense": clock.arm("d", 0.001), "csr": clock.arm("c", 1.0)}, "dense", seconds=0.0)
-    assert clock.order.count("c") == 2 + MIN_BLOCKS
+    assert clock.order.count("c") == 1 + MIN_BLOCKS
     assert clock.order.count("d") == 2 * (2 + MIN_BLOCKS * math.ceil(timing.ARM_SECONDS / 0.001))
 
 
