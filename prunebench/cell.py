@@ -141,6 +141,11 @@ class Case:
     def id(self) -> str:
         return f"{self.cell.id}-{Spec.parse(self.backend).slug}-b{self.batch_size}"
 
+    @property
+    def group(self) -> str:
+        """The heading under which pytest-benchmark lists it."""
+        return f"{self.cell.model}-{self.cell.dataset}-b{self.batch_size}"
+
     def marks(self) -> dict[str, Any]:
         """Keyword values for `-m "cell(criterion='l1', sparsity=900)"`; sparsity in per mille."""
         c, mille = self.cell, per_mille(self.cell.sparsity)

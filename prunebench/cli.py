@@ -197,8 +197,9 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _tables(options: argparse.Namespace) -> int:
     from prunebench import readme
+    from prunebench.rendering import FORMATS, render
     from prunebench.runs import load_runs
-    from prunebench.tables import FORMATS, render, write_tables
+    from prunebench.table_files import write_tables
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)

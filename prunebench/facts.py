@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +54,7 @@ def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dic
         "threads": threads,
         "status": status,
         "reason": values.get("reason"),
-        **{name: _plain(values.get(name)) for name in FIELDS},
+        **{name: plain(values.get(name)) for name in FIELDS},
     }
 
 
@@ -65,15 +65,7 @@ def case_of(facts: Mapping[str, Any]) -> Case:
             f"facts have schema {facts.get('schema')!r}; this version reads {SCHEMA}: run the benchmark again"
         )
     try:
-        for name in set(FIELDS) - _TEXTS:
-            value = facts[name]
-            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
-                raise ValueError(f"{name} is {value!r}")
-        for name in ("threads", "batch_size"):
-            if not isinstance(facts[name], int) or facts[name] < 1:
-                raise ValueError(f"{name} is {facts[name]!r}")
-        if facts["status"] not in STATUSES:
-            raise ValueError(f"status is {facts['status']!r}")
+        check_shared(facts)
         if facts["accuracy"] is not None and facts["accuracy"] > 1:
             raise ValueError(f"accuracy is {facts['accuracy']!r}")
         case = Case(Cell.from_dict(facts["cell"]), str(facts["backend"]), facts["batch_size"])
@@ -85,10 +77,29 @@ def case_of(facts: Mapping[str, Any]) -> Case:
         raise UsageError(f"facts that can't be: {error}; run the benchmark again") from error
 
 
+def check_shared(facts: Mapping[str, Any]) -> None:
+    """ValueError, TypeError or KeyError where what all facts of schema 1 share can't be."""
+    check_numbers(facts, set(FIELDS) - _TEXTS)
+    for name in ("threads", "batch_size"):
+        if not isinstance(facts[name], int) or facts[name] < 1:
+            raise ValueError(f"{name} is {facts[name]!r}")
+    if facts["status"] not in STATUSES:
+        raise ValueError(f"status is {facts['status']!r}")
+
+
+def check_numbers(facts: Mapping[str, Any], names: Iterable[str]) -> None:
+    """The same for facts that are numbers of at least 0, or null."""
+    for name in names:
+        value = facts[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+            raise ValueError(f"{name} is {value!r}")
+
+
 def repetition_of(cell: Cell) -> Cell:
     """The cell with its seed cleared: cells equal under it are repetitions of one experiment."""
     return replace(cell, seed=0)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value, or None for a number that JSON doesn't have."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import backends, formats, machine, pipeline
 from prunebench.cell import Case, Cell
-from prunebench.errors import PrunebenchError
 from prunebench.facts import facts_of
+from prunebench.reference import CheckFailed, Reference
 from prunebench.timing import compare
 
 if TYPE_CHECKING:
@@ -19,13 +18,9 @@ if TYPE_CHECKING:
 
     from prunebench.datasets.base import Dataset
 
-TOLERANCE = 1e-4
-REFERENCE_SAMPLES = 4  # rows of the batch that are checked in float64, from both ends
+__all__ = ["Bench", "CheckFailed", "Measured", "check"]
+
 BASELINES = {"dense": {}, "dense_channels_last": {"layout": "channels_last"}}
-
-
-class CheckFailed(PrunebenchError, AssertionError):
-    """A backend's output is not the model's; the message gives the error and the bound."""
 
 
 @dataclass
@@ -34,6 +29,7 @@ class Measured:
 
     facts: dict[str, Any]
     call: Callable[[], Any] | None = None
+    history_seconds: float = 0.25
 
 
 @dataclass
@@ -71,6 +67,10 @@ class Bench:
                 **self._speedup(model, x, engine),
             }
         return Measured(facts_of(case, self.threads, **values), partial(engine, x))
+
+    def failed(self, case: Case, reason: str) -> dict[str, Any]:
+        """The facts of a case that could not be measured."""
+        return facts_of(case, self.threads, "failed", reason=reason)
 
     def _speedup(self, model: nn.Module, x: Tensor, engine: Any) -> dict[str, Any]:
         # Against the faster of torch's dense ways here: the headline's baseline is never the slow one.
@@ -116,18 +116,7 @@ class Bench:
 
 def check(engine: Any, model: nn.Module, x: Tensor, case: Case) -> float:
     """The relative error on a batch against the model in float64; CheckFailed beyond TOLERANCE."""
-    import torch
-
-    ends = sorted({*range(min(REFERENCE_SAMPLES, len(x))), *range(max(0, len(x) - REFERENCE_SAMPLES), len(x))})
-    with torch.inference_mode():
-        reference = copy.deepcopy(model).double()(x[ends].double())
-        found = engine(x)[ends].double()
-    error = float((found - reference).abs().max() / reference.abs().max().clamp_min(1e-30))
-    if not error <= TOLERANCE:
-        raise CheckFailed(
-            f"{case.id}: output differs from the float64 reference by {error:.1e}, more than {TOLERANCE:.0e}"
-        )
-    return error
+    return Reference(model, x).check(engine, case.id)
 
 
 def _accuracy(predict: Any, data: Dataset) -> float:

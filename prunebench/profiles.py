@@ -45,6 +45,14 @@ def names() -> list[str]:
     return list(_file()["profiles"])
 
 
+def question(name: str, profile: str | None = None) -> dict[str, Any]:
+    """The settings of a question with a file of its own (`layers`, `networks`) under a profile; raises UsageError."""
+    profile = profile or DEFAULT_PROFILE
+    if profile not in _file()["profiles"]:
+        raise unknown("profile", profile, names())
+    return dict(_file()["questions"][name][profile])
+
+
 def recipe_names() -> list[str]:
     return list(_file()["recipes"])
 
@@ -85,7 +93,7 @@ def plan(profile: str | None = None, overrides: Mapping[str, Any] | None = None)
         raise unknown("profile", profile, names())
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     settings = {**_file()["profiles"][profile], **given}
-    axes = {option: _items(option, settings[option]) for option in LISTS}
+    axes = {option: items(option, settings[option]) for option in LISTS}
     for option, group in NAMED.items():
         axes[option] = cells.unique(_check_name(group, text) for text in axes[option])
     sparsities = cells.unique(check_sparsity(s) for s in axes.pop("sparsities"))
@@ -105,7 +113,8 @@ def plan(profile: str | None = None, overrides: Mapping[str, Any] | None = None)
     return Plan(profile, tuple(found), tuple(backends), tuple(batch_sizes), float(settings["timing_seconds"]))
 
 
-def _items(option: str, value: str | Iterable[Any]) -> list[Any]:
+def items(option: str, value: str | Iterable[Any]) -> list[Any]:
+    """The items of a list option, given as comma-separated text or as a list; UsageError where one is empty."""
     items = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
     flag = f"--{option.replace('_', '-')}"
     if not items or items == [""]:

@@ -68,6 +68,9 @@ class Progress:
         collapse = f"; {meta['collapse']}" if meta.get("collapse") else ""
         self._say(f"{cell.id}: {result} in {meta.get('training_seconds', 0):.1f} s{collapse}")
 
+    def begins(self) -> None:
+        """Called before each case."""
+
     def measured(self) -> None:
         """Called after each case."""
         self._measured += 1
@@ -87,6 +90,36 @@ class Progress:
         left = pace * sum(self._costs.values()) + (self._cases - self._measured) * self.case_seconds
         self.write(f"prunebench: [{self._measured}/{self._cases}] {text}; {_span(left)} left")
         self._spoke = time.monotonic()
+
+
+class Pace:
+    """The same for cases without checkpoints: how many there are, then now and then how long the rest will take."""
+
+    def __init__(self, write: Callable[[str], None], question: str, cases: int) -> None:
+        self.write, self.question, self.cases = write, question, cases
+        self._start: float | None = None
+        self._measured = 0
+        self._spoke = time.monotonic()
+        write(f"prunebench: {cases} cases of {question} to measure")
+
+    def begins(self) -> None:
+        """Called before each case: the time counts from the first."""
+        self._start = self._start or time.monotonic()
+
+    def measured(self) -> None:
+        """Called after each case."""
+        self._measured += 1
+        now = time.monotonic()
+        if self._start is not None and now - self._spoke > 10 * QUIET_SECONDS:
+            left = (now - self._start) / self._measured * (self.cases - self._measured)
+            self.write(f"prunebench: [{self._measured}/{self.cases}] {self.question}; {_span(left)} left")
+            self._spoke = now
+
+    def done(self) -> None:
+        """The total, once."""
+        if self._start is not None:
+            spent = _span(time.monotonic() - self._start)
+            self.write(f"prunebench: {self._measured} of {self.cases} cases of {self.question} in {spent}")
 
 
 class Bar(Progress):

@@ -1,4 +1,7 @@
-"""The grid as pytest cases: options, ids, marker, the `measure` fixture, progress, and saved runs.
+"""Benchmarks as pytest cases: options, ids, marker, the `measure` fixture, progress, and saved runs.
+
+The grid is what `pytest benchmarks` collects. The other questions take their own quarter of an hour: their files are
+collected where they are named on the command line, and under the profile `paper`.
 
 Imports no torch: `--collect-only` must stay fast.
 """
@@ -11,14 +14,17 @@ from typing import Any
 
 import pytest
 
-from prunebench import profiles
-from prunebench.errors import PrunebenchError
-from prunebench.journal import Journal, check_run_name
-from prunebench.machine import cores, describe
+from prunebench import profiles, questions
+from prunebench.errors import PrunebenchError, UsageError
+from prunebench.journal import check_run_name
+from prunebench.machine import cores
+from prunebench.pytest_session import Session, machine_facts
 
-_PLAN = pytest.StashKey[profiles.Plan]()
-_SESSION = pytest.StashKey["_Session"]()
+_PLANS = pytest.StashKey[dict[str, Any]]()  # question -> its plan
+_SESSION = pytest.StashKey[Session]()
 _OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe")
+_ASIDE = {"layers": questions.layers, "networks": questions.networks}  # each in benchmarks/test_<question>.py
+_ARGUMENTS = {"case": "grid", "layer_case": "layers", "network_case": "networks"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
     )
-    group.addoption("--threads", metavar="N", default="1", help="threads of every backend while measuring; default 1")
+    group.addoption(
+        "--threads",
+        metavar="N",
+        help="threads of every backend while measuring; default 1. test_layers.py and test_networks.py take a list",
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,29 +64,73 @@ def pytest_configure(config: pytest.Config) -> None:
         option.benchmark_columns = ["median", "iqr", "min", "max", "rounds", "iterations"]
     option.benchmark_disable_gc = True
     try:
-        overrides = {name: config.getoption(name) for name in _OPTIONS}
-        config.stash[_PLAN] = profiles.plan(config.getoption("profile"), overrides)
-        profiles.whole_number("--threads", config.getoption("threads"), 1)
+        config.stash[_PLANS] = _plans(config)
+        _grid_threads(config)
         if getattr(option, "benchmark_save", None):
             check_run_name(option.benchmark_save)
     except PrunebenchError as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "case" in metafunc.fixturenames:
-        cases = metafunc.config.stash[_PLAN].cases()
-        metafunc.parametrize(
-            "case", [pytest.param(c, id=c.id, marks=pytest.mark.cell(**c.marks())) for c in cases], scope="session"
+def _plans(config: pytest.Config) -> dict[str, Any]:
+    """The plans of what this command line asks for, each validated."""
+    profile = config.getoption("profile")
+    overrides = {name: config.getoption(name) for name in (*_OPTIONS, "threads")}
+    names = [Path(str(argument).split("::")[0]).name for argument in config.args]
+    asked = [question for question in _ASIDE if _file(question) in names]
+    plans = {question: _ASIDE[question](profile, overrides) for question in asked}
+    if asked and all(name in map(_file, asked) for name in names):
+        for name in _OPTIONS:
+            if overrides[name] is not None and name not in questions.OPTIONS:
+                flag = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{flag} says nothing about {' or '.join(asked)}, which train nothing; leave it out")
+        return plans
+    overrides.pop("threads")
+    plans["grid"] = profiles.plan(profile, overrides)
+    if profile == "paper":
+        for question, plan in _ASIDE.items():
+            plans.setdefault(question, plan(profile, {**overrides, "threads": config.getoption("threads")}))
+    return plans
+
+
+def _file(question: str) -> str:
+    return f"test_{question}.py"
+
+
+def _grid_threads(config: pytest.Config) -> int:
+    """--threads as the grid takes it: one number."""
+    numbers = profiles.items("threads", config.getoption("threads") or "1")
+    threads = [profiles.whole_number("--threads", number, 1) for number in numbers]
+    if len(threads) > 1 and "grid" in config.stash[_PLANS]:
+        raise UsageError(
+            f"--threads {','.join(numbers)}: the grid takes one number; run it once for each, or name "
+            f"{' or '.join(f'benchmarks/{_file(q)}' for q in _ASIDE)}"
         )
+    return threads[0]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.parent != config.rootpath / "benchmarks":
+        return None
+    unasked = [_file(question) for question in _ASIDE if question not in config.stash[_PLANS]]
+    return True if collection_path.name in unasked else None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for argument, question in _ARGUMENTS.items():
+        if argument in metafunc.fixturenames and question in metafunc.config.stash[_PLANS]:
+            plan = metafunc.config.stash[_PLANS][question]
+            cases = plan.cases() if question == "grid" else plan.cases
+            values = [pytest.param(c, id=c.id, marks=pytest.mark.cell(**c.marks())) for c in cases]
+            metafunc.parametrize(argument, values, scope="session")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     from prunebench import engine
 
-    plan = config.stash[_PLAN]
-    threads = config.getoption("threads")
-    lines = [f"prunebench: profile {plan.profile}, {threads} of {cores()} threads while measuring"]
+    profile = config.getoption("profile") or profiles.DEFAULT_PROFILE
+    threads = config.getoption("threads") or ("1" if "grid" in config.stash[_PLANS] else "the profile's")
+    lines = [f"prunebench: profile {profile}, {threads} of {cores()} threads while measuring"]
     reason = engine.available()
     if reason:
         lines.append(f"prunebench: the csr backend is off: {reason}")
@@ -84,22 +138,21 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    config.stash[_SESSION] = _Session(config, [_case(item) for item in items if _is_case(item)])
+    cases = [case for item in items if (case := _case(item)) is not None]
+    config.stash[_SESSION] = Session(config, config.stash[_PLANS], _grid_threads(config), cases)
 
 
 def _case(item: Any) -> Any:
-    return item.callspec.params["case"]
-
-
-def _is_case(item: pytest.Item) -> bool:
-    return "case" in getattr(getattr(item, "callspec", None), "params", {})
+    """The benchmark case of a test, or None for an ordinary one."""
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return next((parameters[name] for name in _ARGUMENTS if name in parameters), None)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     ours = session.config.stash.get(_SESSION, None)
     if ours is not None and ours.cases and not session.config.option.collectonly:
-        ours.announce([_case(item) for item in session.items if _is_case(item)])
+        ours.announce([case for item in session.items if (case := _case(item)) is not None])
     return (yield)
 
 
@@ -112,14 +165,15 @@ def measure(request: pytest.FixtureRequest, benchmark: Any) -> Any:
 @pytest.hookimpl
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     machine_info["node"] = ""  # a host name says nothing about speed and may be private
-    machine_info["prunebench"] = _machine()
+    machine_info["prunebench"] = machine_facts()
 
 
 @pytest.hookimpl
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
     session = config.stash.get(_SESSION, None)
     if session is not None:
-        output_json["prunebench"] = {"schema": 1, "profile": config.stash[_PLAN].profile, "untimed": session.untimed}
+        profile = config.getoption("profile") or profiles.DEFAULT_PROFILE
+        output_json["prunebench"] = {"schema": 1, "profile": profile, "untimed": session.untimed}
 
 
 @pytest.hookimpl(trylast=True)
@@ -131,117 +185,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     ours = config.stash.get(_SESSION, None)
-    if ours is not None and ours.started:
-        terminalreporter.write_line(ours.closing_line())
-
-
-def _machine() -> dict[str, Any]:
-    from prunebench.engine.build_info import build_info
-
-    return describe(build_info())
-
-
-class _Session:
-    """One run of the grid: the laboratory, progress, the journal, and the facts of cases that could not be timed."""
-
-    def __init__(self, config: pytest.Config, cases: list[Any]) -> None:
-        self.config, self.cases = config, cases
-        self.untimed: list[dict[str, Any]] = []
-        self.started = False
-        self._journal: Journal | None = None
-
-    def announce(self, cases: list[Any]) -> None:
-        """Prepare the store and say what is to come, before the first case."""
-        from prunebench import settings
-        from prunebench.measure import Bench
-        from prunebench.pipeline import Lab
-        from prunebench.progress import Progress
-        from prunebench.store import Store
-
-        config, plan = self.config, self.config.stash[_PLAN]
-        root = Path(config.rootpath)
-        self.cases = cases
-        self.progress = Progress(_writer(config), plan.timing_seconds)
-        lab = Lab(
-            Store(settings.store(config.getoption("store"), root)),
-            settings.data(config.getoption("data"), root),
-            self.progress.tell,
-            self.progress.said,
-        )
-        self.bench = Bench(lab, min(int(config.getoption("threads")), cores()), plan.timing_seconds)
-        name = config.getoption("benchmark_save", None)
-        storage = getattr(config, "_benchmarksession").storage  # noqa: B009 - pytest-benchmark sets it on the fly
-        if name and hasattr(storage, "path"):  # a folder; pytest-benchmark's other storage is a server
-            self._journal = Journal(storage.get("."), name, _machine())
-        try:
-            self.progress.announce(cases, lab)
-        except PrunebenchError as error:
-            raise pytest.UsageError(str(error)) from error
-        self.started = True
-
-    def measure(self, case: Any, benchmark: Any) -> dict[str, Any]:
-        """The facts of a case, recorded in the benchmark, the journal and the saved run."""
-        from prunebench import backends
-        from prunebench.facts import facts_of
-
-        reason = backends.unavailable(case.backend)
-        if reason is not None:
-            pytest.skip(f"backend {case.backend} is off: {reason}")
-        try:
-            measured = self.bench.measure(case)
-        except PrunebenchError as error:
-            self._record(facts_of(case, self.bench.threads, "failed", reason=str(error)), None)
-            pytest.fail(str(error), pytrace=False)
-        facts = measured.facts
-        benchmark.group = f"{case.cell.model}-{case.cell.dataset}-b{case.batch_size}"
-        benchmark.params = {"case": case.id}  # a Case is no JSON
-        benchmark.extra_info.update(facts)
-        if measured.call is None:
-            self._record(facts, None)
-            pytest.xfail(f"{facts['status']}: {facts['reason']}")
-        self._time(measured.call, facts, benchmark)
-        self._record(facts, benchmark)
-        return facts
-
-    def _time(self, call: Any, facts: dict[str, Any], benchmark: Any) -> None:
-        from prunebench import machine
-
-        seconds = max(facts["latency_seconds"], 1e-7)
-        iterations = max(1, round(0.005 / seconds))
-        rounds = int(min(50, max(5, 0.25 / (iterations * seconds))))
-        with machine.threads(self.bench.threads):
-            benchmark.pedantic(call, rounds=rounds, iterations=iterations, warmup_rounds=1)
-
-    def _record(self, facts: dict[str, Any], benchmark: Any) -> None:
-        if benchmark is None:
-            self.untimed.append(facts)
-        self.progress.measured()
-        if self._journal is not None:
-            self._journal.write(facts)
-
-    def finish(self) -> None:
-        """Drop the journal once the run's own file is there (or nothing was worth saving)."""
-        if self.started:
-            self.progress.done()
-            if self._journal is not None:
-                self._journal.close()
-
-    def closing_line(self) -> str:
-        lab = self.bench.lab
-        aside = f", {lab.store.set_aside} damaged entries set aside" if lab.store.set_aside else ""
-        return f"prunebench: {lab.trained} checkpoints trained, {lab.reused} reads from the store{aside}"
-
-
-def _writer(config: pytest.Config) -> Any:
-    """write(text) to the terminal, past pytest's capture."""
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    capture: Any = config.pluginmanager.get_plugin("capturemanager")
-
-    def write(text: str) -> None:
-        if reporter is None:
-            return
-        with capture.global_and_fixture_disabled():
-            reporter.ensure_newline()
-            reporter.write_line(text)
-
-    return write
+    line = ours.closing_line() if ours is not None and ours.started else None
+    if line is not None:
+        terminalreporter.write_line(line)

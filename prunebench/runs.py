@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunebench.answers import check_answer
 from prunebench.errors import UsageError, unknown
 from prunebench.facts import case_of
 from prunebench.journal import SUFFIX
@@ -19,7 +20,7 @@ _SAVED = re.compile(r"^(\d{4})_(.+)\.json$")
 
 @dataclass(frozen=True)
 class Run:
-    """One saved run: its name and time, the machine it ran on, and the facts of its cases."""
+    """One saved run: its name and time, the machine it ran on, and the facts of its cases: the grid's and others'."""
 
     path: Path
     name: str
@@ -27,6 +28,12 @@ class Run:
     machine: dict[str, Any]
     facts: tuple[dict[str, Any], ...]
     complete: bool = True
+    answers: tuple[dict[str, Any], ...] = ()  # of the questions beside the grid
+
+    @property
+    def cases(self) -> int:
+        """How many facts it holds in all."""
+        return len(self.facts) + len(self.answers)
 
 
 def run_files(folder: Path) -> list[Path]:
@@ -40,7 +47,7 @@ def load_runs(folder: Path, chosen: Sequence[str] = ()) -> list[Run]:
     """The runs named (by name, number or path), or all; UsageError lists what there is where one is missing."""
     files = run_files(folder)
     if not chosen:
-        return [run for run in map(read_run, files) if run.facts]
+        return [run for run in map(read_run, files) if run.cases]
     found: list[Path] = []
     for text in chosen:
         path = Path(text)
@@ -75,7 +82,7 @@ def _from_json(path: Path, content: dict[str, Any]) -> Run:
     untimed = content.get("prunebench", {}).get("untimed", [])
     facts = [b["extra_info"] for b in content["benchmarks"] if "schema" in b.get("extra_info", {})] + untimed
     machine = content["machine_info"].get("prunebench", {}) if facts else {}
-    return _checked(Run(path, _names(path)[0], content["datetime"], machine, tuple(facts)))
+    return _checked(path, content["datetime"], machine, facts)
 
 
 def _from_journal(path: Path, text: str) -> Run:
@@ -90,12 +97,17 @@ def _from_journal(path: Path, text: str) -> Run:
     if not rows:
         return Run(path, _names(path)[0], "", {}, (), complete=False)
     head, *facts = rows
-    return _checked(Run(path, _names(path)[0], head["datetime"], head["machine"], tuple(facts), complete=False))
+    return _checked(path, head["datetime"], head["machine"], facts, complete=False)
 
 
-def _checked(run: Run) -> Run:
-    for facts in run.facts:
-        case_of(facts)
-    if not isinstance(run.datetime, str) or (run.facts and not _ID.fullmatch(str(run.machine.get("id", "unknown")))):
+def _checked(path: Path, time: Any, machine: Any, found: Sequence[dict[str, Any]], complete: bool = True) -> Run:
+    """The run of these facts, sorted by whether they are the grid's."""
+    facts = tuple(f for f in found if "question" not in f)
+    answers = tuple(f for f in found if "question" in f)
+    for one in facts:
+        case_of(one)
+    for one in answers:
+        check_answer(one)
+    if not isinstance(time, str) or (found and not _ID.fullmatch(str(machine.get("id", "unknown")))):
         raise ValueError("its date or its machine's id is none")
-    return run
+    return Run(path, _names(path)[0], time, machine, facts, complete, answers)

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 
 ARM_SECONDS = 0.005  # an arm's inner loop lasts at least this long, far above the timer's resolution
+SLOW_SECONDS = 0.1
 MIN_BLOCKS = 6  # fewer can't give a 95 % interval of a median: (1/2)^5 > 5 %
 PRECISION = 0.03  # stop once the interval is within ±3 %
 MARGIN = 0.01  # a difference below 1 % is never called one
+CONTROL = "a/a"  # the baseline, timed a second time in every block
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,26 @@ def compare(
     arms: Mapping[str, Callable[[], Any]], baseline: str, *, seconds: float = 1.0, seed: int = 0
 ) -> dict[str, Comparison]:
     """Each arm but the baseline, timed against it in interleaved blocks for about `seconds` (MIN_BLOCKS at least)."""
-    names = [*arms, "a/a"]
-    calls = {**arms, "a/a": arms[baseline]}
+    samples = sample(arms, baseline, seconds=seconds, seed=seed)
+    return judge_all(samples, baseline, baseline, seed)
+
+
+def sample(
+    arms: Mapping[str, Callable[[], Any]],
+    control: str,
+    *,
+    seconds: float = 1.0,
+    seed: int = 0,
+    least: int = MIN_BLOCKS,
+    settle: float = 0.0,
+) -> dict[str, list[float]]:
+    """Seconds per call of every arm, one sample a block, and of the control arm a second time under "a/a".
+
+    Stops after `seconds`, or where every ratio to the control is precise, but not before `least` blocks. settle:
+    seconds to sleep before an arm's turn, so that threads of another runtime that spin after their work fall asleep.
+    """
+    names = [*arms, CONTROL]
+    calls = {**arms, CONTROL: arms[control]}
     loops = {name: _loops(call) for name, call in calls.items()}
     rng = np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name in names}
@@ -51,21 +71,36 @@ def compare(
         end = time.perf_counter() + seconds
         while True:
             for name in rng.permutation(names):
+                if settle:
+                    time.sleep(settle)
+                    if loops[name] > 1:  # wakes the arm's own threads; a slow arm's first call is long enough for that
+                        calls[name]()
                 samples[name].append(_time(calls[name], loops[name]))
-            blocks = len(samples["a/a"])
+            blocks = len(samples[CONTROL])
             late = time.perf_counter() >= end
-            if blocks >= MIN_BLOCKS and (late or (blocks % 8 == 0 and _precise(samples, baseline))):
-                break
+            if blocks >= least and (late or (blocks % 8 == 0 and _precise(samples, control))):
+                return samples
     finally:
         if enabled:
             gc.enable()
-    control = judge_control(samples[baseline], samples["a/a"], seed)
-    return {name: judge(samples[baseline], samples[name], control, baseline, seed) for name in arms if name != baseline}
+
+
+def judge_all(
+    samples: Mapping[str, Sequence[float]], baseline: str, control: str, seed: int = 0
+) -> dict[str, Comparison]:
+    """Every sampled arm but the baseline against it; `control` is the arm that was timed twice."""
+    stability = judge_control(samples[control], samples[CONTROL], seed)
+    return {
+        name: judge(samples[baseline], values, stability, baseline, seed)
+        for name, values in samples.items()
+        if name not in (baseline, CONTROL)
+    }
 
 
 def _loops(call: Callable[[], Any]) -> int:
-    call()
     once = _time(call, 1)
+    if once < SLOW_SECONDS:  # a slow call is its own warm-up, and needs no loop whatever its second time is
+        once = _time(call, 1)
     return max(1, math.ceil(ARM_SECONDS / max(once, 1e-7)))
 
 

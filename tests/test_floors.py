@@ -10,7 +10,20 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "prunebench"
 
 FLOORS = [
-    {"errors", "spec", "atomic", "cell", "registry", "masks", "units", "costs", "machine", "facts"},
+    {
+        "errors",
+        "spec",
+        "atomic",
+        "cell",
+        "registry",
+        "masks",
+        "units",
+        "costs",
+        "machine",
+        "facts",
+        "answers",
+        "shapes",
+    },
     {
         "datasets",
         "models",
@@ -23,9 +36,33 @@ FLOORS = [
         "kernels",
         "backends",
     },
-    {"pruner", "training", "timing"},
-    {"store", "pipeline", "executors", "profiles", "measure", "journal", "runs", "settings"},
-    {"tables", "readme", "progress", "pytest_plugin", "cli"},
+    {"pruner", "training", "timing", "reference", "roofs"},
+    {
+        "store",
+        "pipeline",
+        "executors",
+        "profiles",
+        "questions",
+        "measure",
+        "measure_layers",
+        "measure_networks",
+        "journal",
+        "runs",
+        "settings",
+    },
+    {
+        "tables",
+        "answer_tables",
+        "layer_tables",
+        "network_tables",
+        "table_files",
+        "rendering",
+        "readme",
+        "progress",
+        "pytest_plugin",
+        "pytest_session",
+        "cli",
+    },
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On the floor of rooms one room may use another only where the design says so.

@@ -12,7 +12,8 @@ from prunebench.cell import Case, Cell, Recipe
 from prunebench.errors import UsageError
 from prunebench.facts import facts_of
 from prunebench.runs import Run
-from prunebench.tables import FORMATS, bytes_table, detail, frame, main_table, render, write_tables
+from prunebench.table_files import write_tables
+from prunebench.tables import FORMATS, bytes_table, detail, frame, main_table, render
 
 CONTROL = Cell("digits", "lenet5", recipe=Recipe(name="brief"))
 PRUNED = replace(CONTROL, criterion="l1", granularity="weight", scope="global", schedule="agp", sparsity=0.9)

@@ -1,0 +1,113 @@
+"""Facts of the questions beside the grid: schema 1 with what a layer's or a network's speed needs besides.
+
+They stand in `benchmark.extra_info` like the grid's facts and carry `question`, by which they are told apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from prunebench.errors import UsageError
+from prunebench.facts import FIELDS, SCHEMA, STATUSES, check_numbers, check_shared, plain
+
+QUESTIONS = ("layers", "networks")
+
+# Beyond FIELDS; a rate counts a multiply-add as two operations.
+LAYER_FIELDS = {
+    "layer": "the layer's id and sizes",
+    "networks": "the networks that have it",
+    "kernel": "which kernel the engine chose",
+    "layout": "and which layout of activations",
+    "tile": "and which register tile, where it says",
+    "useful_gflops": "operations with a nonzero weight, in 10^9 per second",
+    "dense_equivalent_gflops": "operations of the dense layer over the sparse layer's time",
+    "roof": "l1 or dense: the roof that `roof_percent` is of",
+    "roof_percent": "useful operations over that roof",
+    "roofs": "{l1, l2, dense} in 10^9 operations per second at these threads, measured in the same run",
+}
+NETWORK_FIELDS = {
+    "input_shape": "channels, height and width of one sample",
+    "arms": "{name: facts of that way to run it}; see ARM_FIELDS",
+}
+ARM_FIELDS = {
+    "status": "ok, off (not installed, or can't run it) or failed (its output is wrong)",
+    "reason": "why it isn't ok",
+    "relative_error": "of its output against float64",
+    "seconds": "median seconds per batch",
+    "speedup": "the baseline's time over this arm's, median over blocks",
+    "speedup_low": "lower end of its 95 % interval",
+    "speedup_high": "upper end of its 95 % interval",
+    "verdict": "faster, slower, inconclusive or unstable",
+    "blocks": "interleaved blocks timed; a clearly slower arm is dropped after the first few",
+    "compile_seconds": "seconds until it was ready",
+    "version": "of the package, where it isn't torch",
+}
+_EXTRA = {"layers": LAYER_FIELDS, "networks": NETWORK_FIELDS}
+_NAME = re.compile(r"[A-Za-z0-9_:=.]{1,80}")  # of a model, a layer, an arm: it becomes part of a table
+_NUMBERS = ("relative_error", "seconds", "speedup", "speedup_low", "speedup_high", "blocks", "compile_seconds")
+
+
+def answer(
+    question: str, case: Any, status: str = "ok", *, seed: int = 0, reason: str | None = None, **values: Any
+) -> dict[str, Any]:
+    """Complete facts of a case (model, sparsity, backend, batch_size, threads); what is missing is null."""
+    extra = _EXTRA[question]
+    unknown = set(values) - set(FIELDS) - set(extra)
+    if unknown or status not in STATUSES:
+        raise ValueError(f"not facts of schema {SCHEMA}: {sorted(unknown) or status}")
+    method = {"criterion": "l1", "granularity": "weight", "scope": "layerwise", "schedule": "one_shot"}
+    cell = {"dataset": None, "model": case.model, **method, "sparsity": case.sparsity, "seed": seed, "recipe": None}
+    return {
+        "schema": SCHEMA,
+        "question": question,
+        "cell": cell,
+        "backend": case.backend,
+        "batch_size": case.batch_size,
+        "threads": case.threads,
+        "status": status,
+        "reason": reason,
+        **{name: plain(values.get(name)) for name in (*FIELDS, *extra)},
+    }
+
+
+def arm(status: str = "ok", **values: Any) -> dict[str, Any]:
+    """Complete facts of one arm."""
+    unknown = set(values) - set(ARM_FIELDS)
+    if unknown:
+        raise ValueError(f"not facts of an arm: {sorted(unknown)}")
+    return {"status": status, **{name: plain(values.get(name)) for name in ARM_FIELDS if name != "status"}}
+
+
+def check_answer(facts: Mapping[str, Any]) -> None:
+    """UsageError where facts of a question can't be, or are of a schema that this version doesn't read."""
+    if facts.get("schema") != SCHEMA or facts.get("question") not in QUESTIONS:
+        raise UsageError(
+            f"facts have schema {facts.get('schema')!r} and question {facts.get('question')!r}; this version reads "
+            f"{SCHEMA} and {', '.join(QUESTIONS)}: run the benchmark again"
+        )
+    try:
+        check_shared(facts)
+        cell = facts["cell"]
+        _check_name(cell["model"])
+        if not 0 <= cell["sparsity"] < 1:
+            raise ValueError(f"sparsity is {cell['sparsity']!r}")
+        if facts["question"] == "layers":
+            _check_name(facts["layer"]["id"])
+            for name in facts["networks"]:
+                _check_name(name)
+            check_numbers(facts, ("useful_gflops", "dense_equivalent_gflops", "roof_percent"))
+        else:
+            for name, one in (facts["arms"] or {}).items():
+                _check_name(name)
+                check_numbers(one, _NUMBERS)
+    except KeyError as error:
+        raise UsageError(f"facts lack {error}; run the benchmark again") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"facts that can't be: {error}; run the benchmark again") from error
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"a name is {name!r}")

@@ -1,0 +1,51 @@
+"""onnxruntime: the dense model exported to ONNX and run by ONNX Runtime's CPU provider (extra `onnxruntime`)."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunebench.backends.fixed_batch import FixedBatchExecutor, refused
+from prunebench.registry import backend
+
+OPSET = 17
+
+
+@backend("onnxruntime")
+class OnnxRuntimeExecutor(FixedBatchExecutor):
+    """ONNX Runtime with all graph optimisations and `threads` threads within an operator."""
+
+    name = "onnxruntime"
+
+    def build(self, model: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(_exported(model, example), options, ["CPUExecutionProvider"])
+        except Exception as error:
+            raise refused("ONNX Runtime", error) from error
+        return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
+
+    @staticmethod
+    def unavailable() -> str | None:
+        missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+        return f"{' and '.join(missing)} not installed; pip install 'prunebench[onnxruntime]'" if missing else None
+
+
+def _exported(model: nn.Module, example: Tensor) -> bytes:
+    file: Any = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the trace-based exporter, which needs no further package, is called legacy
+        torch.onnx.export(
+            model, (example,), file, dynamo=False, opset_version=OPSET, input_names=["x"], output_names=["y"]
+        )
+    return file.getvalue()
