@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_flatten
 
@@ -15,6 +15,7 @@ from prunebench.engine.native_loader import native
 from prunebench.engine.partition import fold_norms, partition, swap_products
 from prunebench.engine.purify import purify
 from prunebench.engine.runtime import Engine
+from prunebench.engine.tracing import trace
 from prunebench.errors import UsageError
 
 SPARSE_FROM = 0.6  # see docs/engine-notes.md
@@ -81,7 +82,7 @@ def _chooser(model: nn.Module, sparse_from: float) -> Callable[[nn.Module], bool
 
 
 def _traced(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
-    graph = lift(fx.symbolic_trace(private_copy(model)))
+    graph = lift(trace(private_copy(model)))
     free = purify(graph)
     fold_norms(graph)
     chosen = _chooser(graph, sparse_from)

@@ -21,7 +21,7 @@ def _array(value: Any, name: str, dtypes: tuple[np.dtype, ...], ndim: int) -> np
             raise TypeError(f"{name}: must be a strided CPU tensor, not {value.layout} on {value.device}")
         try:
             value = value.detach().resolve_neg().numpy()
-        except TypeError:  # a dtype that numpy has no name for
+        except (TypeError, RuntimeError):  # a dtype that numpy has no name for, a conjugate
             raise TypeError(f"{name}: dtype {value.dtype}, must be {_words(dtypes)}") from None
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: must be a numpy array or a torch tensor, not {type(value).__name__}")

@@ -16,11 +16,38 @@ _PURE_FUNCTIONS: dict[Any, Any] = {
 _PURE_METHODS = {"add_", "sub_", "mul_", "div_", "relu_", "sigmoid_", "tanh_", "clamp_", "neg_", "exp_"}
 
 
+# calls whose result may share memory with their first argument
+_VIEWS = {
+    "view", "reshape", "transpose", "permute", "chunk", "split", "narrow", "squeeze", "unsqueeze", "expand", "flatten",
+    "contiguous", "detach", "t", "getitem", "unflatten", "select", "unbind", "swapaxes", "movedim", "view_as", "to",
+    "expand_as", "float", "dropout", "diagonal", "tensor_split", "hsplit", "vsplit", "alias", "getattr", "unfold",
+    "stochastic_depth", "Identity", "Dropout", "Dropout2d", "Flatten", "Unflatten", "PixelShuffle", "channel_shuffle",
+}  # fmt: skip
+
+
+def _shares(traced: fx.GraphModule) -> dict[fx.Node, set[fx.Node]]:
+    """For every node all that may be other views of its memory, itself included."""
+    groups: dict[fx.Node, set[fx.Node]] = {}
+    for node in traced.graph.nodes:
+        groups[node] = {node}
+        name = str(node.target) if node.op != "call_function" else getattr(node.target, "__name__", "")
+        if node.op == "call_module":
+            name = type(traced.get_submodule(str(node.target))).__name__
+        first = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
+        if first is not None and name in _VIEWS:
+            groups[first] |= groups[node]
+            for member in groups[first]:
+                groups[member] = groups[first]
+    return groups
+
+
 def purify(traced: fx.GraphModule) -> bool:
     """Replaces the in-place operations it knows; True when none is left.
 
-    Whoever reads a tensor after it was changed in place reads the new tensor from then on.
+    Whoever reads a tensor after it was changed in place reads the new tensor from then on. ValueError: somebody reads
+    another view of a changed tensor, which only torch can follow.
     """
+    shares = _shares(traced)
     order = {n: i for i, n in enumerate(traced.graph.nodes)}
     clean = True
     for node in list(traced.graph.nodes):
@@ -48,6 +75,9 @@ def purify(traced: fx.GraphModule) -> bool:
         else:
             continue
         if changed is not None:
+            for view in shares[changed] - {changed, node}:
+                if any(order[u] > order[node] for u in view.users):
+                    raise ValueError(f"{changed} is changed in place while {view} may be a view of it")
             for user in [u for u in changed.users if order[u] > order[node]]:
                 user.replace_input_with(changed, node)
     traced.recompile()

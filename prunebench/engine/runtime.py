@@ -13,7 +13,6 @@ from prunebench.engine.segment import Segment
 from prunebench.engine.summary import Summary, profile_rows, row, segment_rows, torch_row
 from prunebench.errors import UsageError
 
-
 _MAX_READY = 16  # input shapes with a short cut
 
 
