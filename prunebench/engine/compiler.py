@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map
 
+from prunebench.engine.choice import Choice
 from prunebench.engine.functional import lift
 from prunebench.engine.native_loader import native
 from prunebench.engine.partition import fold_norms, partition, swap_products
 from prunebench.engine.purify import purify
 from prunebench.engine.runtime import Engine
+from prunebench.engine.segment import Segment
 from prunebench.engine.tracing import trace
 from prunebench.errors import UsageError
 
 SPARSE_FROM = 0.6  # see docs/engine-notes.md
 _DENSE_NATIVE = 1 << 21  # weights of a dense layer that goes with the sparse ones around it
+_IMAGES = 2  # that a long example is cut down to for tracing and checking
+_CHECK_SECONDS = 0.5  # up to which the whole example is checked
 _AGREE = 1e-3  # relative difference on the example input above which a form of the engine is given up
 
 
@@ -119,15 +125,45 @@ def _agrees(got: object, want: object) -> bool:
     return True
 
 
+def _first(value: object, images: int, of: int) -> object:
+    """The first images of every output; ValueError where an output's first dimension isn't the images."""
+
+    def cut(t: Any) -> Any:
+        if not isinstance(t, torch.Tensor):
+            return t
+        if not t.dim() or t.shape[0] != of:
+            raise ValueError("an output without images")
+        return t[:images]
+
+    return tree_map(cut, value)
+
+
+def _right(module: nn.Module, model: nn.Module, example: torch.Tensor, want: object, seconds: float) -> bool:
+    """Whether the form computes on the example what the model does; of a batch that takes long, on its first images."""
+    got, n = module(example), example.shape[0]
+    few = min(n, _IMAGES)
+    if few < n and seconds / few * n <= _CHECK_SECONDS:
+        return _agrees(got, model(example))
+    if few < n:
+        try:
+            got = _first(got, few, n)
+        except ValueError:
+            want = model(example)
+    return _agrees(got, want)
+
+
 def compile_engine(
-    model: nn.Module, example_input: torch.Tensor, threads: int | None = None, sparse_from: float = SPARSE_FROM
-) -> Engine:
+    model: nn.Module, example_input: torch.Tensor, threads: int | None = None, sparse_from: float = SPARSE_FROM,
+    tune: bool | list[dict[str, Any]] = False,
+) -> Engine:  # fmt: skip
     """An Engine that computes what the eval-mode model computes, its sparse layers by the native kernels.
 
-    example_input: one float32 CPU tensor as the model takes it; other batch sizes run too. threads: None means
-    torch.get_num_threads(). Layers with at least the share `sparse_from` of zeros become sparse, the rest runs in
-    torch. The model isn't changed. UsageError: training mode, another dtype or device, NaN or infinite weights.
-    BackendUnavailable: no C extension. Source: the flat-plane kernels of prunebench/engine/native.
+    example_input: one float32 CPU tensor as the model takes it; other batch sizes run too, at their best when some
+    were compiled for theirs. threads: None means torch.get_num_threads(). Layers with at least the share `sparse_from`
+    of zeros become sparse, the rest runs in torch unless it is small. tune: choose layouts and tiles by measuring them
+    (seconds), or as a former engine's `choices` say, or (False) by a model of the caches. The model isn't changed.
+    UsageError: training mode, another dtype or device, NaN or infinite weights. BackendUnavailable: no C extension.
+    Source: direct sparse convolution as SkimCaffe (Park et al., ICLR 2017) with images or regions in the lanes.
     """
     native()
     _check_model(model)
@@ -136,16 +172,46 @@ def compile_engine(
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, at least 1")
     threads = min(threads, native().cores())
+    choices = _choices(tune)
     example = example_input.detach().resolve_neg()
+    small = example[:_IMAGES] if example.dim() in (2, 4) else example
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
-        want = model(example)
+        start = time.perf_counter()
+        want = model(small)
+        seconds = time.perf_counter() - start
         forms: tuple[Callable[[nn.Module, torch.Tensor, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
         for form in forms:
             try:
-                module = form(model, example, sparse_from, threads)
-                if form is _untouched or _agrees(module(example), want):
+                module = form(model, small, sparse_from, threads)
+                if form is _untouched:
+                    break
+                _hand_out(module, tune is True, choices)
+                if _right(module, model, example, want, seconds):
                     break
             except Exception:  # control flow, exotic modules: whatever fails, the next form is safer
                 if form is _untouched:
                     raise
     return Engine(module, example, threads, form.__name__.strip("_"))
+
+
+def _choices(tune: bool | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if isinstance(tune, bool):
+        return []
+    if not isinstance(tune, list) or not all(isinstance(c, dict) for c in tune):
+        raise UsageError("tune must be True, False or what an engine's `choices` gave: a list of dicts")
+    try:
+        for c in tune:
+            Choice.from_dict(c)
+            int(c["segment"]), int(c["images_at_a_time"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"tune: {error}; pass what an engine's `choices` gave") from None
+    return tune
+
+
+def _hand_out(module: nn.Module, tune: bool, choices: list[dict[str, Any]]) -> None:
+    """Tells every segment whether to measure, or what was chosen for it before."""
+    for number, segment in enumerate(m for m in module.modules() if isinstance(m, Segment)):
+        segment.measure = tune
+        for c in choices:
+            if int(c["segment"]) == number:
+                segment.choices[int(c["images_at_a_time"])] = Choice.from_dict(c)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.engine import tiles
+from prunebench.engine.choice import Choice
 from prunebench.engine.ir import Axis
 from prunebench.engine.layout import LANES, coordinates, halo_entries, use_mask
 from prunebench.engine.moves import fast_table, flat_table, map_table
@@ -27,8 +28,8 @@ _DOT_BLOCK = 4096  # columns whose products are added up in one go: longer sums 
 class Emitter:
     """Makes the native program of a finished plan."""
 
-    def __init__(self, plan: Planner, threads: int):
-        self.plan, self.chunk, self.threads = plan, plan.chunk, threads
+    def __init__(self, plan: Planner, threads: int, choice: Choice):
+        self.plan, self.chunk, self.threads, self.choice = plan, plan.chunk, threads, choice
         schedule = Schedule(plan)
         self.steps, self.phases, self.where = schedule.steps, schedule.phases, schedule.where
         self.shared, self.slot = schedule.shared, schedule.slot
@@ -80,9 +81,10 @@ class Emitter:
             most = most * 3 // 4
         if not w.fits(m.cols, m.row, dilation, w.block or most):
             raise ValueError(f"a map of {m.rows} x {m.cols} with {x.shape[0]} channels is too large for 16-bit offsets")
-        tiling = tiles.choose(rh, rw, w.taps, stride, w.chans, w.per_channel, native().maxq(), most, w.block)
-        w.pack(tiling.block)
-        offsets = w.offsets(m.cols, m.row, dilation)
+        found = tiles.choose(rh, rw, w.taps, stride, w.chans, w.per_channel, native().maxq(), most, w.block)
+        tiling = self.choice.of(op.name, found, rh, rw, w.block or most)
+        pack = w.pack(tiling.block)
+        offsets = pack.offsets(m.cols, m.row, dilation)
         tile = tiles.tiles(rh, rw, tiling)
         parts = 1
         if self.threads > 1 and not self.parallel and w.nnz * rh * rw > 2000:
@@ -97,7 +99,7 @@ class Emitter:
         hi = op.attrs.get("hi", _INF)
         relu = int(bool(op.attrs.get("relu")))
         self.rows.append(
-            {"op": op, "tile": f"{tiling.rows}x{tiling.cols}", "block": tiling.block, "layout": layout.words()}
+            {"op": op, "tile": f"{tiling.rows}x{tiling.cols}", "pack": pack, "tiling": tiling, "layout": layout.words()}
         )
         return [*n, *at, rh, rw, *stride, relu, int(hi != _INF)], hi, [w.bias, tile, w.parts(parts)], offsets
 
@@ -105,7 +107,7 @@ class Emitter:
         op = step.op
         assert op is not None
         w = op.weights
-        w.pack(max(1, min(w.chans, _DOT_BLOCK)))
+        pack = w.pack(max(1, min(w.chans, _DOT_BLOCK)))
         n = [
             self.number(step.inputs[0]),
             self.number(step.out),
@@ -113,8 +115,8 @@ class Emitter:
         ]
         hi = op.attrs.get("hi", _INF)
         relu = int(bool(op.attrs.get("relu")))
-        self.rows.append({"op": op, "tile": "row", "block": w.block, "layout": "vector"})
-        return [*n, *[0] * 10, relu, int(hi != _INF)], hi, [w.bias], w.offsets(1, 1, (1, 1))
+        self.rows.append({"op": op, "tile": "row", "pack": pack, "layout": "vector"})
+        return [*n, *[0] * 10, relu, int(hi != _INF)], hi, [w.bias], pack.offsets(1, 1, (1, 1))
 
     def _halo(self, step: Step) -> Any:
         v = step.out

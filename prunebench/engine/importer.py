@@ -51,12 +51,12 @@ def conv_axes(conv: nn.Conv2d) -> tuple[Axis, Axis]:
     return axes[0], axes[1]
 
 
-def product_op(module: nn.Module, inputs: list[Op], name: str, dense: bool = False) -> Op:
+def product_op(module: nn.Module, inputs: list[Op], name: str) -> Op:
     """The operation of a Conv2d or Linear module."""
     assert isinstance(module, (nn.Conv2d, nn.Linear))
     bias = None if module.bias is None else module.bias.detach().numpy()
     groups = module.groups if isinstance(module, nn.Conv2d) else 1
-    weights = Weights(module.weight.detach().numpy(), bias, groups, dense)
+    weights = Weights(module.weight.detach().numpy(), bias, groups)
     if isinstance(module, nn.Conv2d):
         return Op("conv", inputs, name, {"weights": weights, "axes": conv_axes(module), "channels": module.in_channels})
     return Op("linear", inputs, name, {"weights": weights, "channels": module.in_features}, flat=True)
@@ -106,8 +106,7 @@ class Importer:
         if kind in (nn.Conv2d, nn.Linear):
             if self.rank(x) != (4 if kind is nn.Conv2d else 2) or not self.product(node, m):
                 return None
-            dense = bool(getattr(m, "prunebench_dense", False))
-            return [x], lambda ops: product_op(m, ops, str(node.target), dense)
+            return [x], lambda ops: product_op(m, ops, str(node.target))
         if kind in _ACTS:
             return self._simple(node, "act", fn=_ACTS[kind], slope=float(getattr(m, "negative_slope", 0.0)))
         if kind is nn.BatchNorm2d and m.running_var is not None and self.rank(x) == 4:

@@ -63,10 +63,11 @@ def cost(layout: Layout, h: int, w: int) -> float:
 
 
 @lru_cache(maxsize=4096)
-def best_layout(chunk: int, h: int, w: int) -> Layout:
+def best_layout(chunk: int, h: int, w: int, allowed: tuple[int, ...] = SIZES) -> Layout:
     """The cheapest layout of a map of h x w for a chunk of images; among equals the squarest region."""
     found = []
-    for images in (n for n in SIZES if n <= chunk):
+    sizes = [n for n in SIZES if n <= chunk]
+    for images in [n for n in sizes if n in allowed] or sizes[-1:]:
         room = LANES // images
         for gy in range(1, room + 1):
             layout = Layout(images, gy, room // gy, -(-h // gy), -(-w // (room // gy)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prunebench.engine.ir import Axis, Op, Shape, bins, shape_of
-from prunebench.engine.layout import Layout, best_layout, cost, flat_layout
+from prunebench.engine.layout import LANES, SIZES, Layout, best_layout, cost, flat_layout
 
 Axes = tuple[Axis, Axis]
 _WORSE = 1.1  # a layout that follows from the input's is kept up to this much above the best one's cost
@@ -52,8 +52,10 @@ class Step:
 class Planner:
     """Goes through the operations once, in order, and makes steps."""
 
-    def __init__(self, ops: list[Op], outputs: list[Op], shapes: list[Shape], chunk: int):
-        self.chunk = chunk
+    def __init__(
+        self, ops: list[Op], outputs: list[Op], shapes: list[Shape], chunk: int, allowed: tuple[int, ...] = SIZES
+    ):
+        self.chunk, self.allowed = chunk, allowed
         self.steps: list[Step] = []
         self.values: dict[Op, Value] = {}
         self.levels: dict[tuple[int, int], Layout] = {}
@@ -88,7 +90,7 @@ class Planner:
     def level(self, h: int, w: int) -> Layout:
         """The layout of maps of this size unless something else follows from an input."""
         if (h, w) not in self.levels:
-            self.levels[h, w] = best_layout(min(self.chunk, 16), h, w)
+            self.levels[h, w] = best_layout(min(self.chunk, LANES), h, w, self.allowed)
         return self.levels[h, w]
 
     def flat(self, op: Op, like: Value | None = None) -> Layout:
@@ -104,7 +106,7 @@ class Planner:
             sy, sx = axes[0].stride, axes[1].stride
             if have.rh % sy == 0 and have.rw % sx == 0:
                 own = Layout(have.images, have.gy, have.gx, have.rh // sy, have.rw // sx)
-                best = self.levels.get(key) or best_layout(min(self.chunk, 16), h, w)
+                best = self.levels.get(key) or best_layout(min(self.chunk, LANES), h, w, self.allowed)
                 if own.owns(h, w) and (own == best or cost(own, h, w) <= _WORSE * cost(best, h, w)):
                     return self.levels.setdefault(key, own) if key not in self.levels or own == best else best
         return self.level(h, w)

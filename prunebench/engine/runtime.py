@@ -100,6 +100,15 @@ class Engine:
             raise UsageError(f"the input has {x.shape[1]} {what}; this engine was compiled for {want[1]}")
 
     @property
+    def choices(self) -> list[dict[str, Any]]:
+        """What tuning chose, fit for JSON and for `tune=` of a later compilation of the same model."""
+        return [
+            {"segment": i, "images_at_a_time": chunk, **choice.as_dict()}
+            for i, s in enumerate(self._segments)
+            for chunk, choice in s.choices.items()
+        ]
+
+    @property
     def nbytes(self) -> int:
         """Resident bytes of the weights: compressed arrays, and what stays dense (parameters and buffers)."""
         dense = {t.data_ptr(): t.nbytes for t in [*self.module.parameters(), *self.module.buffers()]}

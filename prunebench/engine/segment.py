@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from prunebench.engine.choice import Choice
 from prunebench.engine.emit import Emitter
 from prunebench.engine.ir import Op, Shape, fuse
 from prunebench.engine.native_loader import native
 from prunebench.engine.planner import Planner
+from prunebench.engine.tuner import tune
 
 _MAX_PLANS = 12  # input sizes whose plans are kept
 
@@ -26,9 +28,11 @@ def settled(x: torch.Tensor) -> torch.Tensor:
 class Plan:
     """A native program for one input size and one number of images at a time."""
 
-    def __init__(self, ops: list[Op], outputs: list[Op], shapes: list[Shape], chunk: int, threads: int):
-        planner = Planner(ops, outputs, shapes, chunk)
-        emitter = Emitter(planner, threads)
+    def __init__(self, ops: list[Op], outputs: list[Op], shapes: list[Shape], chunk: int, threads: int, choice: Choice):
+        planner = Planner(ops, outputs, shapes, chunk, choice.images)
+        emitter = Emitter(planner, threads, choice)
+        self.choice = choice
+        self.layouts = tuple(s.out.layout for s in planner.steps)
         self.program, self.chunk = emitter.program, chunk
         self.rows, self.steps = emitter.rows, emitter.steps
         self.arena = (emitter.shared + emitter.slot) * 4
@@ -49,6 +53,8 @@ class Segment(nn.Module):
         # linear layers want several lane vectors of images at a time, maps run best few images at a time
         self.chunks = (64, 16, 4, 1) if head * 4 > sum(op.weights.nnz for op in self.layers) else (16, 4, 1)
         self.plans: dict[Any, Plan] = {}
+        self.choices: dict[int, Choice] = {}  # by images at a time
+        self.measure = False  # choose by measuring when the first plan is made
         self._lock = threading.Lock()
         self._run = native().run
 
@@ -60,11 +66,22 @@ class Segment(nn.Module):
             with self._lock:
                 found = self.plans.get(key)
                 if found is None:
-                    found = Plan(self.ops, self.outputs, list(shapes), chunk, self.threads)
+                    if self.measure and not self.plans:
+                        self.choices[chunk] = tune(self, shapes, chunk)
+                        for op in self.layers:
+                            op.weights.restart()
+                    found = self.draft(shapes, chunk, self.choices.get(chunk, Choice()))
+                    for row in found.rows:
+                        if "pack" in row:
+                            row["op"].weights.settle(row["pack"])
                     for old in list(self.plans)[: 1 - _MAX_PLANS]:
                         self.plans.pop(old, None)
                     self.plans[key] = found
         return found
+
+    def draft(self, shapes: tuple[Shape, ...], chunk: int, choice: Choice) -> Plan:
+        """A plan that isn't kept; the weights stay open to other blocks."""
+        return Plan(self.ops, self.outputs, list(shapes), chunk, self.threads, choice)
 
     def forward(self, *xs: torch.Tensor) -> Any:
         """The outputs: a tensor, or a tuple of them. ValueError: shapes the operations don't take."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 L1_LINES = 512  # of 64 bytes: 32 KB, a lane vector each
+_CANDIDATES = 4
 _NONZERO = 1.1  # cycles per nonzero beside its FMAs
 _ROW = 12.0  # cycles per row and block beside its nonzeros
 _PARTIAL = 2.2  # cycles to load and store a partial sum
@@ -63,13 +64,13 @@ def _cycles(t: int, lines: int, chans: int, block: int, per_channel: float) -> f
 def choose(
     rh: int, rw: int, taps: tuple[int, int], stride: tuple[int, int], chans: int, per_channel: float,
     maxq: tuple[int, ...], most_block: int, block: int | None,
-) -> Tiling:  # fmt: skip
-    """The tiling with the fewest estimated cycles.
+) -> tuple[Tiling, ...]:  # fmt: skip
+    """The tilings with the fewest estimated cycles, the best first; no two with the same tile.
 
     per_channel: nonzeros of a row in one channel; maxq: widest tile for each number of rows; most_block: what 16-bit
     offsets reach; block: channels of a block when the weights are packed already.
     """
-    best: Tiling | None = None
+    found = []
     for rows in range(1, len(maxq)):
         for cols in range(1, maxq[rows] + 1):
             if rows > rh or cols > rw or (stride[1] > 2 and cols > 1):
@@ -78,6 +79,7 @@ def choose(
             if max(ys) != rows or max(xs) != cols:
                 continue
             lines = ((rows - 1) * stride[0] + taps[0]) * ((cols - 1) * stride[1] + taps[1])
+            best: Tiling | None = None
             for size in [block] if block else _blocks(max(1, min(chans, most_block))):
                 each = sum(
                     y * x * _cycles(y * x, lines, max(chans, 1), size, per_channel) for y in set(ys) for x in set(xs)
@@ -86,5 +88,6 @@ def choose(
                 cycles = each / (rh * rw)
                 if best is None or cycles < best.cycles:
                     best = Tiling(rows, cols, size, cycles)
-    assert best is not None
-    return best
+            assert best is not None
+            found.append(best)
+    return tuple(sorted(found, key=lambda t: t.cycles)[:_CANDIDATES])

@@ -12,24 +12,45 @@ from prunebench.engine.native_loader import native
 MOST = 65535  # what a 16-bit offset reaches, in lane vectors
 
 
-class Weights:
-    """A conv or linear weight (rows, channels per group, kh, kw) float32, zeros dropped once `pack` is called."""
+class Pack:
+    """Weights compressed in blocks of so many channels, and their offsets in every layout in use."""
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int, dense: bool = False):
+    def __init__(self, flat: np.ndarray, taps: tuple[int, int], groups: int, block: int):
+        self.native = native().pack(flat, *taps, groups, block)
+        info = native().info(self.native)
+        self.block, self._bytes, self._nnz = int(info["widest"]), int(info["bytes"]), int(info["nnz"])
+        self._taps = taps
+        self._offsets: dict[tuple[int, ...], Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Values, counts, offsets."""
+        return self._bytes + 2 * self._nnz * max(0, len(self._offsets) - 1)
+
+    def offsets(self, plane: int, row: int, dilation: tuple[int, int]) -> Any:
+        """The offsets for an input of this layout. ValueError: too large for 16 bits."""
+        key = (plane, row if self._taps[0] > 1 else 1, dilation[0], dilation[1] if self._taps[1] > 1 else 1)
+        with self._lock:
+            if key not in self._offsets:
+                self._offsets[key] = native().offsets(self.native, *key)
+            return self._offsets[key]
+
+
+class Weights:
+    """A conv or linear weight (rows, channels per group, kh, kw) float32, zeros dropped once it is settled."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int):
         self.shape = tuple(int(v) for v in weight.shape)
         self.rows, self.chans = self.shape[0], self.shape[1] if len(self.shape) > 1 else 1
         self.taps = (self.shape[2], self.shape[3]) if len(self.shape) == 4 else (1, 1)
         self.groups = groups
-        self.dense = dense  # kept as it is although few of its weights are zero
         self.bias = None if bias is None else np.array(bias, np.float32)
         self._flat: np.ndarray | None = np.ascontiguousarray(weight.reshape(self.rows, -1), np.float32)
         kept = np.count_nonzero(np.abs(self._flat) >= np.finfo(np.float32).tiny, axis=1)
         self.nnz = int(kept.sum())
         self._upto = np.concatenate([[0], np.cumsum(kept)])
-        self.packed: Any = None
-        self.block: int | None = None
-        self._bytes = 0
-        self._offsets: dict[tuple[int, ...], Any] = {}
+        self._packs: dict[int, Pack] = {}
         self._lock = threading.Lock()
 
     @property
@@ -45,29 +66,35 @@ class Weights:
 
     @property
     def nbytes(self) -> int:
-        """Resident bytes: values, counts, offsets of every layout in use, bias."""
-        bias = 0 if self.bias is None else self.bias.nbytes
-        if self._flat is not None:
-            return self._flat.nbytes + bias
-        return self._bytes + 2 * self.nnz * max(0, len(self._offsets) - 1) + bias
+        """Resident bytes: the packs in use, the bias, the weight itself until settled."""
+        own = 0 if self._flat is None else self._flat.nbytes
+        return own + sum(p.nbytes for p in self._packs.values()) + (0 if self.bias is None else self.bias.nbytes)
 
-    def pack(self, block: int) -> None:
-        """Compresses the weight in blocks of `block` channels; later calls change nothing."""
+    @property
+    def block(self) -> int | None:
+        """Channels of a block once that is settled."""
+        return None if self._flat is not None else next(iter(self._packs.values())).block
+
+    def pack(self, block: int) -> Pack:
+        """The weights in blocks of `block` channels; once settled, in those settled on."""
         with self._lock:
             if self._flat is None:
-                return
-            self.packed = native().pack(self._flat, *self.taps, self.groups, block)
-            info = native().info(self.packed)
-            self._bytes, self.block = int(info["bytes"]), int(info["widest"])
-            self._flat = None
+                return next(iter(self._packs.values()))
+            if block not in self._packs:
+                self._packs[block] = Pack(self._flat, self.taps, self.groups, block)
+            return self._packs[block]
 
-    def offsets(self, plane: int, row: int, dilation: tuple[int, int]) -> Any:
-        """The offsets for an input of this layout. ValueError: too large for 16 bits."""
-        key = (plane, row if self.taps[0] > 1 else 1, dilation[0], dilation[1] if self.taps[1] > 1 else 1)
+    def restart(self) -> None:
+        """Forgets what was packed while trying; nothing once settled."""
         with self._lock:
-            if key not in self._offsets:
-                self._offsets[key] = native().offsets(self.packed, *key)
-            return self._offsets[key]
+            if self._flat is not None:
+                self._packs = {}
+
+    def settle(self, pack: Pack) -> None:
+        """Keeps this pack and nothing else; later calls change nothing."""
+        with self._lock:
+            if self._flat is not None:
+                self._flat, self._packs = None, {pack.block: pack}
 
     def fits(self, plane: int, row: int, dilation: tuple[int, int], block: int) -> bool:
         """Whether blocks of so many channels can be addressed in an input of this layout."""

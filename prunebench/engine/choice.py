@@ -1,0 +1,41 @@
+"""What is chosen for a plan: how many images may share a lane vector, every layer's register tile and block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunebench.engine.layout import SIZES
+from prunebench.engine.tiles import Tiling
+
+
+@dataclass
+class Choice:
+    """images: allowed numbers of images in lanes; tiles: (rows, columns, block) by layer; variant: the model's n-th."""
+
+    images: tuple[int, ...] = SIZES
+    tiles: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    variant: int = 0
+
+    def of(self, layer: str, found: tuple[Tiling, ...], rh: int, rw: int, most: int) -> Tiling:
+        """The layer's tiling: the one named here if it fits the region, else the model's."""
+        named = self.tiles.get(layer)
+        if named is not None and named[0] <= rh and named[1] <= rw and named[2] <= most:
+            return Tiling(*named, 0.0)
+        return found[min(self.variant, len(found) - 1)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For keeping as JSON."""
+        return {"images": list(self.images), "tiles": {k: list(v) for k, v in self.tiles.items()}}
+
+    @staticmethod
+    def from_dict(value: dict[str, Any]) -> Choice:
+        """The reverse of as_dict. ValueError: not what as_dict makes."""
+        try:
+            images = tuple(int(i) for i in value["images"])
+            tiles = {str(k): (int(v[0]), int(v[1]), int(v[2])) for k, v in value["tiles"].items()}
+        except (KeyError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"not a choice of layouts and tiles: {error!r}") from None
+        if not images or not set(images) <= set(SIZES) or any(min(t) < 1 for t in tiles.values()):
+            raise ValueError(f"images must be of {SIZES}, tiles and blocks at least 1")
+        return Choice(images, tiles)
