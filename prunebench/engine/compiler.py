@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_flatten, tree_map
 
 from prunebench.engine.choice import Choice
+from prunebench.engine.dense import fastest, torch_forms
 from prunebench.engine.functional import lift
 from prunebench.engine.native_loader import native
 from prunebench.engine.partition import fold_norms, partition, swap_products
@@ -22,7 +23,7 @@ from prunebench.engine.segment import Segment
 from prunebench.engine.tracing import trace
 from prunebench.errors import UsageError
 
-SPARSE_FROM = 0.6  # see docs/engine-notes.md
+SPARSE_FROM = 0.4  # see docs/engine-notes.md
 _DENSE_NATIVE = 1 << 21  # weights of a dense layer that goes with the sparse ones around it
 _IMAGES = 2  # that a long example is cut down to for tracing and checking
 _CHECK_SECONDS = 0.5  # up to which the whole example is checked
@@ -191,7 +192,30 @@ def compile_engine(
             except Exception:  # control flow, exotic modules: whatever fails, the next form is safer
                 if form is _untouched:
                     raise
-    return Engine(module, example, threads, form.__name__.strip("_"))
+        name = form.__name__.strip("_")
+        if tune is True and any(isinstance(m, (nn.Conv2d, nn.Linear)) for m in module.modules()):
+            name, module = _compared(model, name, module, small, example, threads, want, seconds)
+    return Engine(module, example, threads, name)
+
+
+def _compared(
+    model: nn.Module, name: str, module: nn.Module, small: torch.Tensor, example: torch.Tensor, threads: int,
+    want: object, seconds: float,
+) -> tuple[str, nn.Module]:  # fmt: skip
+    """Where torch would run some products: the fastest of that, of all products here, and of all by torch."""
+
+    def native_all() -> nn.Module:
+        made = _traced(model, small, 0.0, threads)
+        _hand_out(made, True, [])
+        return made
+
+    def right(candidate: nn.Module) -> bool:
+        few = example[:1]  # another batch size: what was traced must not be bound to one
+        fits = example.shape[0] == 1 or _agrees(candidate(few), model(few))
+        return fits and _right(candidate, model, example, want, seconds)
+
+    more = {"native": native_all, **torch_forms(private_copy(model), example)}
+    return fastest({name: module}, more, right, example)
 
 
 def _choices(tune: bool | list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils._pytree import tree_map
 
+from prunebench.engine.dense import Frozen
 from prunebench.engine.native_loader import native
 from prunebench.engine.segment import Segment
 from prunebench.engine.summary import Summary, profile_rows, row, segment_rows, torch_row
@@ -112,7 +113,8 @@ class Engine:
     def nbytes(self) -> int:
         """Resident bytes of the weights: compressed arrays, and what stays dense (parameters and buffers)."""
         dense = {t.data_ptr(): t.nbytes for t in [*self.module.parameters(), *self.module.buffers()]}
-        return sum(dense.values()) + sum(s.nbytes for s in self._segments)
+        frozen = sum(m.nbytes for m in self.module.modules() if isinstance(m, Frozen))
+        return sum(dense.values()) + sum(s.nbytes for s in self._segments) + frozen
 
     def summary(self) -> Summary:
         """Per layer: name, kind, weight shape, sparsity, kernel (csr or torch), layout, tile, us, gflops, bytes.
@@ -124,6 +126,8 @@ class Engine:
         for name, m in self.module.named_modules():
             if isinstance(m, Segment):
                 rows.extend(segment_rows(m, name.removesuffix(".segment")))
+            elif isinstance(m, Frozen):
+                rows.extend(m.rows)
             elif isinstance(m, (nn.Conv2d, nn.Linear)) and id(m) not in inside:
                 rows.append(torch_row(name, m))
         return rows
