@@ -13,8 +13,9 @@ from prunebench.engine.layout import LANES, coordinates, halo_entries, use_mask
 from prunebench.engine.moves import fast_table, flat_table, map_table
 from prunebench.engine.moves import source as origin
 from prunebench.engine.native_loader import native
-from prunebench.engine.planner import Planner, Step, Value
+from prunebench.engine.planner import Planner
 from prunebench.engine.schedule import Schedule, images_of
+from prunebench.engine.steps import Step, Value
 
 _KINDS = {"conv": 0, "dot": 1, "halo": 2, "move": 3, "window": 4, "sum": 5, "map": 6}  # native/program.h
 _FUNCTIONS = {

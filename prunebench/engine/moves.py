@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from prunebench.engine.layout import LANES, Layout, lane_image
-from prunebench.engine.planner import Step, Value
 from prunebench.engine.schedule import Memory
+from prunebench.engine.steps import Step, Value
 
 
 def source(v: Value, m: Memory | None) -> tuple[Any, int]:
@@ -38,7 +38,8 @@ def flat_table(at: Any, layout: Layout, h: int, w: int) -> np.ndarray:
 
 def map_table(at: Any, step: Step, layout: Layout, m: Memory) -> tuple[np.ndarray, int]:
     """(rows, columns * lanes) sources of a map, and where the first goes; a whole one has its halo in it."""
-    _, h, w = step.inputs[0].shape
+    _, h, w = step.out.shape
+    sy, sx = step.attrs.get("stride", (1, 1))  # of a move that leaves pixels out
     top, bottom, left, right = m.pads if step.attrs.get("whole") else (0, 0, 0, 0)
     modes = step.attrs.get("modes", ("zeros", "zeros"))
     lane, part = np.arange(LANES), np.arange(LANES) % layout.per
@@ -50,7 +51,7 @@ def map_table(at: Any, step: Step, layout: Layout, m: Memory) -> tuple[np.ndarra
     used = (lane < layout.images * layout.per)[None, None, :]
     inside = used & (y >= 0) & (y < h) & (x >= 0) & (x < w)
     image = lane_image(layout)[None, None, :] + stack * layout.images
-    table = np.where(inside, at(image, np.clip(y, 0, h - 1), np.clip(x, 0, w - 1)), -1)
+    table = np.where(inside, at(image, np.clip(y, 0, h - 1) * sy, np.clip(x, 0, w - 1) * sx), -1)
     first = 0 if step.attrs.get("whole") else (m.pads[0] * m.row + m.pads[2]) * LANES
     return table.reshape(table.shape[0], -1), first
 

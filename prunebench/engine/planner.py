@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from prunebench.engine.ir import Axis, Op, Shape, bins, shape_of
 from prunebench.engine.layout import LANES, SIZES, Layout, best_layout, cost, flat_layout
+from prunebench.engine.steps import Step, Value
 
 Axes = tuple[Axis, Axis]
 _WORSE = 1.1  # a layout that follows from the input's is kept up to this much above the best one's cost
 
 
-@dataclass(eq=False)
-class Value:
-    """A tensor in the arena: shape of an image, layout, what its halos must hold."""
-
-    shape: Shape
-    layout: Layout | None  # None: an input or output of the segment
-    port: int = -1  # number of the input or output
-    output: bool = False
-    flat: bool = False
-    pads: list[int] = field(default_factory=lambda: [0, 0, 0, 0])  # top, bottom, left, right
-    fill: float = 0.0  # outside the map
-    positive: bool = False  # never below zero, so that a zero outside is as good as minus infinity for a maximum
-    parent: Value | None = None  # a part of another value's channels
-    first: int = 0  # first channel in the parent
-
-    @property
-    def root(self) -> Value:
-        """The value that owns the memory."""
-        return self.parent.root if self.parent else self
-
-    @property
-    def channel(self) -> int:
-        """First channel in the root."""
-        return self.first + self.parent.channel if self.parent else 0
-
-
-@dataclass(eq=False)
-class Step:
-    """One native operation."""
-
-    kind: str  # conv, dot, halo, move, window, sum, map
-    op: Op | None
-    inputs: list[Value]
-    out: Value
-    attrs: dict[str, Any] = field(default_factory=dict)
+def _before(layout: Layout, axes: Axes) -> Layout:
+    """The layout of a map whose windows make `layout`: the same lanes, regions as many times larger as the strides."""
+    return Layout(layout.images, layout.gy, layout.gx, layout.rh * axes[0].stride, layout.rw * axes[1].stride)
 
 
 class Planner:
@@ -130,13 +98,12 @@ class Planner:
         """`value` as an operation with the output regions `layout` reads it: right regions, enough halo."""
         if axes is None:
             return value if value.layout == layout else self.moved_to(value, layout)
-        pads, step = [], []
+        pads: list[int] = []
         for axis, count in zip(axes, (layout.rh, layout.rw), strict=True):
             region = axis.stride * count
             after = (count - 1) * axis.stride - axis.before + axis.reach - region
             pads += [axis.before, max(0, after)]
-            step.append(region)
-        want = Layout(layout.images, layout.gy, layout.gx, step[0], step[1])
+        want = _before(layout, axes)
         padded = any(pads)
         plain = all(a.mode == "zeros" for a in axes)
         owned = want.owns(*value.shape[1:])
@@ -166,13 +133,21 @@ class Planner:
         if shape[1:] == (1, 1) and x.shape[1:] == (1, 1) and point:
             return self._product(op, x, shape)
         layout = self.following(x, op.axes, h, w)
-        x = self.read(x, layout, op.axes)
+        strides = (op.axes[0].stride, op.axes[1].stride)
+        thin = point and strides != (1, 1) and x.layout != _before(layout, op.axes)
+        # a strided 1 x 1 convolution of what has to be moved anyway: only the pixels it reads
+        x = self._thinned(x, layout, strides, (h, w)) if thin else self.read(x, layout, op.axes)
         inputs = [x]
         if len(op.inputs) > 1:
             inputs.append(self.read(self.values[op.inputs[1]], layout))
         out = Value(shape, layout, positive=bool(op.attrs.get("relu")))
-        self.steps.append(Step("conv", op, inputs, out))
+        self.steps.append(Step("conv", op, inputs, out, {"point": True} if thin else {}))
         return out
+
+    def _thinned(self, value: Value, layout: Layout, strides: tuple[int, int], size: tuple[int, int]) -> Value:
+        new = Value((value.shape[0], *size), layout, positive=value.positive)
+        self.steps.append(Step("move", None, [value], new, {"stride": strides}))
+        return new
 
     def _product(self, op: Op, x: Value, shape: Shape) -> Value:
         """A linear layer, or a convolution of one pixel."""

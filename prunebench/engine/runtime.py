@@ -140,11 +140,10 @@ class Engine:
         """
         seen: list[tuple[Segment, tuple[torch.Tensor, ...]]] = []
         hooks = [s.register_forward_pre_hook(lambda m, xs: seen.append((m, xs))) for s in self._segments]
-        direct, self._direct = self._direct, None
+        self._check(x)
         try:
-            self(x)
+            self._run(x)
         finally:
-            self._direct = direct
             for hook in hooks:
                 hook.remove()
         table = self.summary()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prunebench.engine.arena import place
 from prunebench.engine.layout import LANES
-from prunebench.engine.planner import Planner, Step, Value
+from prunebench.engine.planner import Planner
+from prunebench.engine.steps import Step, Value
 
 
 def images_of(step: Step) -> int:

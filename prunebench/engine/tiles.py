@@ -65,7 +65,7 @@ def choose(
     rh: int, rw: int, taps: tuple[int, int], stride: tuple[int, int], chans: int, per_channel: float,
     maxq: tuple[int, ...], most_block: int, block: int | None,
 ) -> tuple[Tiling, ...]:  # fmt: skip
-    """The tilings with the fewest estimated cycles, the best first; no two with the same tile.
+    """The tilings with the fewest estimated cycles, the best first; then others to try.
 
     per_channel: nonzeros of a row in one channel; maxq: widest tile for each number of rows; most_block: what 16-bit
     offsets reach; block: channels of a block when the weights are packed already.
@@ -90,4 +90,8 @@ def choose(
                     best = Tiling(rows, cols, size, cycles)
             assert best is not None
             found.append(best)
-    return tuple(sorted(found, key=lambda t: t.cycles)[:_CANDIDATES])
+    found.sort(key=lambda t: t.cycles)
+    best, others = found[0], found[1:_CANDIDATES]
+    if block is None and best.block * 2 <= min(chans, most_block):  # the model knows least about the caches
+        others.insert(0, Tiling(best.rows, best.cols, best.block * 2, best.cycles))
+    return (best, *others)

@@ -94,7 +94,7 @@ def tune(segment: Segment, shapes: tuple[Shape, ...], chunk: int) -> Choice:
     images = best.choice.images
     chosen: dict[str, tuple[float, Plan]] = {}
     plans = [best]
-    for variant in (1, 2, 3):
+    for variant in (1, 2, 3, 4):
         if time.perf_counter() - start < _SECONDS:
             plans.append(segment.draft(shapes, chunk, Choice(images, variant=variant)))
     for _ in range(3):
