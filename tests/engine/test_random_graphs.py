@@ -26,7 +26,8 @@ SEEDS = 150
 COUNT = int(os.environ.get("PRUNEBENCH_FUZZ") or SEEDS)
 FIRST = int(os.environ.get("PRUNEBENCH_FUZZ_FROM") or 0)
 TOLERANCE = 1e-4
-FASTEST = "traced"  # Engine.form: the compiler gives up a form that is wrong on the example, which would hide a bug
+# Engine.form: the compiler gives up a form that is wrong on the example, which would hide a bug
+FASTEST = ("traced", "native", "channels_last", "frozen")  # the last three where measuring finds them faster
 
 
 @pytest.fixture(autouse=True)
@@ -54,8 +55,8 @@ def test_random_network(seed):
     kept = x.clone()
     # a blank example tells a compiler that checks itself little: what it does must be right without
     example = torch.zeros_like(x) if seed % 3 == 0 else x
-    engine = pb.compile(builder.model, example, backend="csr", threads=1 + seed % 2)
-    assert engine.engine.form == FASTEST or "tap alias" in builder.used, f"given up: {describe(builder)}"
+    engine = pb.compile(builder.model, example, backend="csr", threads=1 + seed % 2, tune=seed % 4 == 0)
+    assert engine.engine.form in FASTEST or "tap alias" in builder.used, f"given up: {describe(builder)}"
     for n in (first, *others):
         y = x if n == first else input_of(builder, n)
         want = float64(builder.model, y)
