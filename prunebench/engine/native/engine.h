@@ -103,9 +103,10 @@ int pb_geometry_fits(const pb_weights *, const pb_geometry *);
 /* The offsets in another geometry: `to` may be w->col itself. The geometry must fit. */
 void pb_offsets(const pb_weights *, const pb_geometry *, uint16_t *to);
 
+typedef struct pb_team pb_team;
 /* rows.c */
 void pb_dot(const pb_weights *, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
-            int relu, float hi, int threads);
+            int relu, float hi, pb_team *team, int threads);
 void pb_rows(const int64_t *indptr, const uint32_t *indices, const float *data, int64_t rows, const float *x,
              int64_t n, float *y, const float *bias, int relu, int threads);
 /* csr.c */
@@ -122,6 +123,11 @@ int pb_csr_product(const pb_csr *, const pb_isa *, char *why, size_t room);
 /* pool.c */
 typedef void (*pb_task)(void *ctx, int64_t task);
 void pb_run(pb_task fn, void *ctx, int64_t tasks, int threads);
+/* A team: threads that have come to work on one program. pb_share hands out the tasks of one operation to whoever of the
+ * team is free, in well under a microsecond; without a team it is pb_run. */
+typedef void (*pb_leader)(void *ctx, pb_team *);
+void pb_lead(pb_leader fn, void *ctx, int threads); /* fn(ctx, team) on one thread, up to threads - 1 others in the team */
+void pb_share(pb_team *, pb_task fn, void *ctx, int64_t tasks, int threads);
 int pb_cores(void);
 void *pb_workspace(size_t bytes); /* this thread's own, 64-byte aligned, grown as needed; NULL: out of memory */
 void *pb_arena(size_t bytes);     /* the same, another one: what a running program's values lie in */

@@ -10,7 +10,7 @@ typedef struct {
 static void split_channels(pb_task fn, const pb_op *op, const pb_run_ctx *r, int64_t chans, int64_t work)
 {
     map_ctx m = {op, r, work < 4096 || chans < r->threads ? 1 : r->threads};
-    pb_run(fn, &m, m.parts, r->threads);
+    pb_share(r->team, fn, &m, m.parts, r->threads);
 }
 
 static void window_task(void *arg, int64_t part)

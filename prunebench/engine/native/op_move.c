@@ -30,7 +30,7 @@ void pb_do_halo(const pb_op *op, const pb_run_ctx *r)
 {
     const int64_t work = op->u.halo.entries * r->p->value[op->out].chans;
     move_ctx m = {op, r, work < 4096 ? 1 : r->threads};
-    pb_run(halo_task, &m, m.parts, r->threads);
+    pb_share(r->team, halo_task, &m, m.parts, r->threads);
 }
 
 static const float *source(const pb_run_ctx *r, int64_t i)
@@ -72,5 +72,5 @@ void pb_do_move(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_move *o = &op->u.move;
     move_ctx m = {op, r, o->dr * o->chans * o->n < 16384 ? 1 : r->threads};
-    pb_run(move_task, &m, m.parts, r->threads);
+    pb_share(r->team, move_task, &m, m.parts, r->threads);
 }

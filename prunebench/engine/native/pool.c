@@ -159,6 +159,77 @@ void pb_run(pb_task fn, void *ctx, int64_t tasks, int threads)
     flush_restore(old);
 }
 
+struct pb_team {
+    pb_leader fn;
+    void *arg;
+    atomic_int led;          /* somebody leads */
+    atomic_int over;         /* the leader is done */
+    atomic_ullong ticket;    /* number of the operation << 32 | next task */
+    _Atomic(pb_task) task;   /* of the operation */
+    _Atomic(void *) ctx;
+    atomic_llong tasks, done;
+};
+
+static void wait_a_little(int *spins)
+{
+    if (++*spins < SPIN) pause_();
+    else sched_yield(); /* whoever is waited for may need this core */
+}
+
+/* Takes a task of the operation in progress, if there is one left. Whoever gets a ticket knows that the operation can't
+ * end before the task is done, so what is read after that belongs to it. */
+static int take_task(pb_team *t)
+{
+    unsigned long long v = atomic_load(&t->ticket);
+    while ((long long)(v & 0xffffffffu) < atomic_load(&t->tasks)) {
+        if (!atomic_compare_exchange_weak(&t->ticket, &v, v + 1)) continue;
+        atomic_load(&t->task)(atomic_load(&t->ctx), (int64_t)(v & 0xffffffffu));
+        atomic_fetch_add(&t->done, 1);
+        return 1;
+    }
+    return 0;
+}
+
+static void member(void *arg, int64_t id)
+{
+    pb_team *t = arg;
+    (void)id;
+    if (!atomic_exchange(&t->led, 1)) {
+        t->fn(t->arg, t);
+        atomic_store(&t->over, 1);
+        return;
+    }
+    for (int spins = 0; !atomic_load(&t->over);) {
+        if (take_task(t)) spins = 0;
+        else wait_a_little(&spins);
+    }
+}
+
+void pb_lead(pb_leader fn, void *ctx, int threads)
+{
+    pb_team t = {.fn = fn, .arg = ctx};
+    pb_run(member, &t, threads < 1 ? 1 : threads, threads);
+}
+
+void pb_share(pb_team *t, pb_task fn, void *ctx, int64_t tasks, int threads)
+{
+    if (!t || threads <= 1 || tasks <= 1 || tasks > 0x7fffffff) {
+        if (t || threads <= 1)
+            for (int64_t i = 0; i < tasks; i++) fn(ctx, i);
+        else pb_run(fn, ctx, tasks, threads);
+        return;
+    }
+    /* no ticket is valid now: the last operation's are all taken. First what a ticket stands for, then the tickets */
+    atomic_store(&t->tasks, 0);
+    atomic_store(&t->done, 0);
+    atomic_store(&t->task, fn);
+    atomic_store(&t->ctx, ctx);
+    atomic_store(&t->ticket, ((atomic_load(&t->ticket) >> 32) + 1) << 32);
+    atomic_store(&t->tasks, tasks);
+    while (take_task(t)) {}
+    for (int spins = 0; atomic_load(&t->done) < tasks;) wait_a_little(&spins);
+}
+
 int pb_cores(void)
 {
 #if defined(__linux__)

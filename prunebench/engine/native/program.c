@@ -93,47 +93,59 @@ static void group_task(void *arg, int64_t g)
     while (atomic_exchange(&a->taken[s], 1)) s = (s + 1) % a->slots;
     c.slot += s * (c.p->slot + 2 * SLACK);
     c.g = g;
+    c.team = NULL;
     c.threads = 1;
     do_group(a->ph, &c, NULL);
     atomic_store(&a->taken[s], 0);
 }
 
-/* The arena of a run: one per thread that runs programs, grown as needed, kept for the next run. */
-static float *arena_for(const pb_program *p, int64_t slots, int64_t *shared)
-{
-    *shared = p->shared + 2 * SLACK;
-    const int64_t all = *shared + slots * (p->slot + 2 * SLACK);
-    return pb_arena((size_t)all * sizeof(float));
-}
+typedef struct {
+    const pb_program *p;
+    const float *const *in;
+    float *const *out;
+    float *arena;
+    double *ns;
+    int64_t chunks, slots, shared;
+    int threads;
+} whole;
 
-int pb_program_run(const pb_program *p, const float *const *in, float *const *out, int64_t chunks, int threads, double *ns)
+static void lead(void *arg, pb_team *team)
 {
+    const whole *w = arg;
+    const pb_program *p = w->p;
     atomic_int taken[256] = {0};
-    int64_t slots = 1, shared;
-    if (threads > 256) threads = 256;
-    if (!ns)
-        for (int64_t f = 0; f < p->phases; f++)
-            if (p->phase[f].groups >= threads && slots < threads) slots = threads;
-    float *arena = arena_for(p, slots, &shared);
-    if (!arena) return -1;
     const float *ins[16];
     float *outs[16];
-    pb_run_ctx c = {.p = p, .shared = arena + SLACK, .slot = arena + shared + SLACK, .in = ins, .out = outs, .threads = threads};
-    for (int64_t k = 0; k < chunks; k++) {
+    pb_run_ctx c = {.p = p, .shared = w->arena + SLACK, .slot = w->arena + w->shared + SLACK, .in = ins, .out = outs,
+                    .team = team, .threads = w->threads};
+    for (int64_t k = 0; k < w->chunks; k++) {
         for (int64_t i = 0; i < p->values; i++) {
             const pb_value *v = &p->value[i];
-            if (v->kind == PB_VALUE_INPUT) ins[v->off] = in[v->off] + k * p->chunk * v->rows;
-            if (v->kind == PB_VALUE_OUTPUT) outs[v->off] = out[v->off] + k * p->chunk * v->rows;
+            if (v->kind == PB_VALUE_INPUT) ins[v->off] = w->in[v->off] + k * p->chunk * v->rows;
+            if (v->kind == PB_VALUE_OUTPUT) outs[v->off] = w->out[v->off] + k * p->chunk * v->rows;
         }
         for (int64_t f = 0; f < p->phases; f++) {
             const pb_phase *ph = &p->phase[f];
-            if (slots > 1 && ph->groups >= threads) {
-                groups_ctx a = {ph, &c, slots, taken};
-                pb_run(group_task, &a, ph->groups, threads);
+            if (w->slots > 1 && ph->groups >= w->threads) {
+                groups_ctx a = {ph, &c, w->slots, taken};
+                pb_share(team, group_task, &a, ph->groups, w->threads);
             } else {
-                for (c.g = 0; c.g < ph->groups; c.g++) do_group(ph, &c, ns);
+                for (c.g = 0; c.g < ph->groups; c.g++) do_group(ph, &c, w->ns);
             }
         }
     }
+}
+
+/* The arena is the calling thread's, grown as needed and kept for its next run. */
+int pb_program_run(const pb_program *p, const float *const *in, float *const *out, int64_t chunks, int threads, double *ns)
+{
+    if (threads > 256) threads = 256;
+    whole w = {.p = p, .in = in, .out = out, .ns = ns, .chunks = chunks, .slots = 1, .shared = p->shared + 2 * SLACK,
+               .threads = threads};
+    for (int64_t f = 0; !ns && f < p->phases; f++)
+        if (p->phase[f].groups >= threads && w.slots < threads) w.slots = threads;
+    w.arena = pb_arena((size_t)(w.shared + w.slots * (p->slot + 2 * SLACK)) * sizeof(float));
+    if (!w.arena) return -1;
+    pb_lead(lead, &w, threads);
     return 0;
 }

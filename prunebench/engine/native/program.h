@@ -113,6 +113,7 @@ typedef struct {
     const float *const *in; /* of this chunk */
     float *const *out;
     int64_t g; /* group within the phase */
+    pb_team *team;
     int threads;
 } pb_run_ctx;
 

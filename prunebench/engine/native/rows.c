@@ -63,13 +63,13 @@ static void dot_task(void *arg, int64_t t)
 
 /* y[r] = act(sum_c W[r, c] x[c] + bias[r] + add[r]); one tap, one group, offsets in the geometry {1, 1, 1, 1}. */
 void pb_dot(const pb_weights *w, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
-            int relu, float hi, int threads)
+            int relu, float hi, pb_team *team, int threads)
 {
     rows_ctx a = {.w = w, .col = col, .x = x, .y = y, .add = add, .bias = bias, .relu = relu, .hi = hi};
     const int64_t parts = w->nnz < 65536 ? 1 : (int64_t)threads; /* under some 20 us a helper isn't worth waking */
     a.per = (w->rows + parts - 1) / parts;
     if (a.per < 1) a.per = 1;
-    pb_run(dot_task, &a, (w->rows + a.per - 1) / a.per, threads);
+    pb_share(team, dot_task, &a, (w->rows + a.per - 1) / a.per, threads);
 }
 
 static void rows_task(void *arg, int64_t t)
