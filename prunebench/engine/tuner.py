@@ -21,6 +21,7 @@ _SECONDS = 5.0  # no new candidate is tried after that
 _ROUND = 0.02  # seconds of one measurement at most, at least one run
 _RUNS = 50  # enough of short ones
 _BETTER = 0.97  # a layer's tile changes only for so much
+_MOST_KNOWN = 256
 _known: dict[str, Choice] = {}  # of this process: the same layers on the same machine are not measured again
 
 
@@ -111,5 +112,7 @@ def tune(segment: Segment, shapes: tuple[Shape, ...], chunk: int) -> Choice:
         )
         if tiling is not None:
             tiles[name] = (tiling.rows, tiling.cols, tiling.block)
+    for old in list(_known)[: 1 - _MOST_KNOWN]:
+        _known.pop(old, None)
     _known[key] = Choice(images, tiles)
     return _known[key]

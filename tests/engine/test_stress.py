@@ -332,11 +332,13 @@ def test_engines_that_come_and_go_do_not_grow():
     x = images(4)
 
     def one(k: int) -> None:
-        pb.compile(model, x, backend="csr", threads=2)(x)
+        pb.compile(model, x, backend="csr", threads=2, tune=False)(x)
+        if k % 10 == 0:
+            gc.collect()  # a traced model is in reference cycles
 
     one(0)
     before = native_threads()
-    assert growth(one, 30, 100) < 16 * MIB  # an engine is in reference cycles: some wait for the collector
+    assert growth(one, 30, 100) < 8 * MIB
     assert native_threads() <= before + 1, "engines leave threads behind"
 
 
