@@ -114,8 +114,7 @@ def attempt(args) -> bool:
     """Whether the program is accepted; then it is run."""
     try:
         program = native().program(*args)
-    except REFUSALS as error:
-        assert "\n" not in str(error)
+    except REFUSALS:
         return False
     run(program, args)
     return True
