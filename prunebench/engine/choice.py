@@ -17,11 +17,16 @@ class Choice:
     tiles: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     variant: int = 0
 
-    def of(self, layer: str, found: tuple[Tiling, ...], rh: int, rw: int, most: int) -> Tiling:
-        """The layer's tiling: the one named here if it fits the region, else the model's."""
+    def of(self, layer: str, found: tuple[Tiling, ...], rh: int, rw: int, most: int, widest: tuple[int, ...]) -> Tiling:
+        """The layer's tiling: the one named here if it fits the region and this machine's kernels, else the model's.
+
+        most: channels of a block; widest: columns of a tile for each number of rows.
+        """
         named = self.tiles.get(layer)
-        if named is not None and named[0] <= rh and named[1] <= rw and named[2] <= most:
-            return Tiling(*named, 0.0)
+        if named is not None:
+            rows, cols, block = named
+            if rows <= min(rh, len(widest) - 1) and cols <= min(rw, widest[rows]) and block <= most:
+                return Tiling(rows, cols, block, 0.0)
         return found[min(self.variant, len(found) - 1)]
 
     def as_dict(self) -> dict[str, Any]:

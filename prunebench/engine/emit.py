@@ -82,8 +82,11 @@ class Emitter:
             most = most * 3 // 4
         if not w.fits(m.cols, m.row, dilation, w.block or most):
             raise ValueError(f"a map of {m.rows} x {m.cols} with {x.shape[0]} channels is too large for 16-bit offsets")
-        found = tiles.choose(rh, rw, w.taps, stride, w.chans, w.per_channel, native().maxq(), most, w.block)
-        tiling = self.choice.of(op.name, found, rh, rw, w.block or most)
+        widest = native().maxq()
+        found = tiles.choose(rh, rw, w.taps, stride, w.chans, w.per_channel, widest, most, w.block)
+        if stride[1] > 2:  # no kernel reads that far apart
+            widest = tuple(min(q, 1) for q in widest)
+        tiling = self.choice.of(op.name, found, rh, rw, w.block or most, widest)
         pack = w.pack(tiling.block)
         offsets = pack.offsets(m.cols, m.row, dilation)
         tile = tiles.tiles(rh, rw, tiling)

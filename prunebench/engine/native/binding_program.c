@@ -53,6 +53,12 @@ static int refuse(const char *what)
     return -1;
 }
 
+/* Whether `floats` are a lane vector for each of rows x cols. */
+static int one_each(int64_t floats, int64_t rows, int64_t cols)
+{
+    return rows > 0 && cols > 0 && floats % PB_LANES == 0 && floats / PB_LANES / rows == cols && floats / PB_LANES % rows == 0;
+}
+
 static int offsets_of(box *b, PyObject *o, pb_op_conv *c)
 {
     pb_offsets_box *f = PyCapsule_GetPointer(o, PB_OFFSETS);
@@ -131,12 +137,12 @@ static int read_op(box *b, pb_op *op, const int64_t *n, Py_ssize_t have, double 
     case PB_OP_WINDOW:
         op->u.window = (pb_op_window){{n[2], n[3]}, {n[4], n[5]}, n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], NULL};
         op->u.window.mult = table(b, arrays, 0, 'f', &a);
-        if (PyErr_Occurred() || (op->u.window.mult && a / PB_LANES != n[6] * n[7])) return refuse("a window's factors");
+        if (PyErr_Occurred() || (op->u.window.mult && !one_each(a, n[6], n[7]))) return refuse("a window's factors");
         return 0;
     case PB_OP_SUM:
         op->u.sum = (pb_op_sum){{n[2], n[3]}, n[4], n[5], n[6], n[7], (float)p, NULL};
         op->u.sum.mask = table(b, arrays, 0, 'j', &a);
-        if (PyErr_Occurred() || (op->u.sum.mask && a / PB_LANES != n[4] * n[5])) return refuse("a sum's mask");
+        if (PyErr_Occurred() || (op->u.sum.mask && !one_each(a, n[4], n[5]))) return refuse("a sum's mask");
         return 0;
     default: {
         pb_op_map *m = &op->u.map;

@@ -41,7 +41,7 @@ static int check_conv(const pb_program *p, const pb_op *op, char *why, size_t ro
     for (int64_t t = 0; t < o->tiles; t++) {
         const int32_t *k = o->tile + t * 4;
         if (k[0] < 0 || k[1] < 0 || k[2] < 1 || k[2] > PB_MAX_R || k[3] < 1 || k[3] > p->isa->maxq[k[2]]
-            || k[0] + k[2] > o->rh || k[1] + k[3] > o->rw || (o->sx > 2 && k[3] > 1))
+            || (int64_t)k[0] + k[2] > o->rh || (int64_t)k[1] + k[3] > o->rw || (o->sx > 2 && k[3] > 1))
             REFUSE("conv: tile %lld is outside the map, or none of this CPU's", (long long)t);
     }
     for (int64_t s = 0; s < o->splits; s++)
@@ -78,8 +78,8 @@ static int check_move(const pb_program *p, const pb_op *op, int64_t groups, char
     const pb_op_move *o = &op->u.move;
     const pb_value *in = value_at(p, op->in, -1), *out = value_at(p, op->out, -1);
     if (!in || !out || in->kind == PB_VALUE_OUTPUT || out->kind == PB_VALUE_INPUT) REFUSE("move: no such value");
-    if (!small(o->dr) || !small(o->chans) || !small(o->n) || o->dr < 1 || o->chans < 1 || o->n < 1 || o->dy < 0 || o->dc < 0
-        || o->sc < 0)
+    if (!small(o->dr) || !small(o->chans) || !small(o->n) || o->dr < 1 || o->chans < 1 || o->n < 1 || !small(o->dy)
+        || !small(o->dc) || !small(o->sc))
         REFUSE("move: a size is out of range");
     int64_t most = -1, top = 0, last = (o->dr - 1) * o->dy + o->n - 1;
     for (int64_t k = 0; !o->blocks && !o->pairs && k < o->dr * o->n; k++)
@@ -109,8 +109,10 @@ static int check_move(const pb_program *p, const pb_op *op, int64_t groups, char
         if (s < 0) REFUSE("move: channel %lld of the input", (long long)s);
         if (s > top) top = s;
     }
+    if (last > PB_FAR) REFUSE("move: writes outside its output");
     const int64_t reach = (o->chans - 1) * o->dc + last;
     for (int64_t g = 0; g < groups; g++) {
+        if (o->src[g] > PB_FAR || o->dst[g] > PB_FAR) REFUSE("move: a group begins too far out");
         if (o->src[g] < 0 || (most >= 0 && o->src[g] + top * o->sc + most >= size_of(p, in)))
             REFUSE("move: reads outside its input");
         if (o->dst[g] < 0 || o->dst[g] + reach >= size_of(p, out)) REFUSE("move: writes outside its output");
@@ -123,7 +125,7 @@ static int check_window(const pb_program *p, const pb_op *op, char *why, size_t 
     const pb_op_window *o = &op->u.window;
     const pb_value *in = value_at(p, op->in, PB_VALUE_LANES), *out = value_at(p, op->out, PB_VALUE_LANES);
     if (!in || !out || in->chans != out->chans || !small(o->kh) || !small(o->kw) || !small(o->dh) || !small(o->dw)
-        || o->kh < 1 || o->kw < 1
+        || o->kh < 1 || o->kw < 1 || o->dh < 1 || o->dw < 1
         || !inside(in, o->from, o->rh, o->rw, o->sy, o->sx, (o->kh - 1) * o->dh, (o->kw - 1) * o->dw)
         || !inside(out, o->to, o->rh, o->rw, 1, 1, 0, 0))
         REFUSE("window: outside its values");
@@ -166,7 +168,7 @@ static int check_dot(const pb_program *p, const pb_op *op, char *why, size_t roo
     const pb_value *in = value_at(p, op->in, PB_VALUE_VECTOR), *out = value_at(p, op->out, PB_VALUE_VECTOR);
     const pb_value *add = value_at(p, o->add, PB_VALUE_VECTOR);
     if (!in || !out || (o->add >= 0 && !add)) REFUSE("dot: no such value");
-    if (o->w->kh * o->w->kw != 1 || o->w->groups != 1 || in->chans != (int64_t)o->w->chans || out->chans != (int64_t)o->w->rows
+    if (o->w->kh * o->w->kw != 1 || o->geo.plane != 1 || o->w->groups != 1 || in->chans != (int64_t)o->w->chans || out->chans != (int64_t)o->w->rows
         || (add && add->chans != out->chans))
         REFUSE("dot: the sizes don't fit");
     return 0;

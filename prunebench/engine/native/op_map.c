@@ -7,7 +7,7 @@ typedef struct {
     int64_t parts;
 } map_ctx;
 
-static void split_channels(pb_task fn, const pb_op *op, const pb_run_ctx *r, int64_t chans, int64_t work)
+static void split_channels(pb_task fn, const pb_op *op, const pb_run_ctx *r, int64_t chans, double work)
 {
     map_ctx m = {op, r, work < 4096 || chans < r->threads ? 1 : r->threads};
     pb_share(r->team, fn, &m, m.parts, r->threads);
@@ -33,7 +33,7 @@ void pb_do_window(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_window *o = &op->u.window;
     const int64_t chans = r->p->value[op->out].chans;
-    split_channels(window_task, op, r, chans, chans * o->rh * o->rw * o->kh * o->kw);
+    split_channels(window_task, op, r, chans, (double)(chans * o->rh * o->rw) * (double)o->kh * (double)o->kw);
 }
 
 static void sum_task(void *arg, int64_t part)
@@ -62,7 +62,7 @@ void pb_do_sum(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_sum *o = &op->u.sum;
     const int64_t chans = r->p->value[op->in].chans;
-    split_channels(sum_task, op, r, chans, chans * o->rh * o->rw);
+    split_channels(sum_task, op, r, chans, (double)(chans * o->rh * o->rw));
 }
 
 static void map_task(void *arg, int64_t part)
@@ -111,5 +111,5 @@ void pb_do_map(const pb_op *op, const pb_run_ctx *r)
         map_task(&m, 0);
         return;
     }
-    split_channels(map_task, op, r, out->chans, out->chans * o->rh * o->rw);
+    split_channels(map_task, op, r, out->chans, (double)(out->chans * o->rh * o->rw));
 }

@@ -71,6 +71,6 @@ static void move_task(void *arg, int64_t part)
 void pb_do_move(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_move *o = &op->u.move;
-    move_ctx m = {op, r, o->dr * o->chans * o->n < 16384 ? 1 : r->threads};
+    move_ctx m = {op, r, (double)o->dr * (double)o->chans * (double)o->n < 16384 ? 1 : r->threads};
     pb_share(r->team, move_task, &m, m.parts, r->threads);
 }

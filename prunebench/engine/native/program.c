@@ -10,15 +10,16 @@
 
 int pb_program_check(const pb_program *p, char *why, size_t room)
 {
-    if (p->chunk < 1 || p->shared < 0 || p->slot < 0) return snprintf(why, room, "a size is negative"), -1;
+    if (p->chunk < 1 || p->chunk > INT32_MAX || p->shared < 0 || p->shared > PB_FAR || p->slot < 0 || p->slot > PB_FAR)
+        return snprintf(why, room, "a size is out of range"), -1;
     for (int64_t i = 0; i < p->values; i++) {
         const pb_value *v = &p->value[i];
         const int64_t all = v->local ? p->slot : p->shared;
         int64_t end = 0;
         int bad = v->kind < 0 || v->kind >= PB_VALUE_KINDS || v->chans < 1 || v->groups < 1 || v->group < 0 || v->off < 0
                   || v->chans > INT32_MAX || v->rows < 1 || v->rows > INT32_MAX || v->groups > 4096 || v->cols < 1
-                  || v->cols > INT32_MAX || v->row < 0 || v->row > INT32_MAX || v->group > (int64_t)1 << 40
-                  || v->off > (int64_t)1 << 40;
+                  || v->cols > INT32_MAX || v->row < 0 || v->row > INT32_MAX || v->group > PB_FAR || v->off > PB_FAR
+                  || v->chans * v->cols > PB_FAR || (v->rows - 1) * v->row > PB_FAR;
         if (!bad && v->kind == PB_VALUE_VECTOR) end = v->off + (v->groups - 1) * v->group + v->chans;
         if (!bad && v->kind == PB_VALUE_LANES) {
             bad = v->chans * v->cols > v->row && v->rows > 1;

@@ -17,6 +17,7 @@ typedef struct {
     int64_t chans, rows, cols, row; /* row: lane vectors from one row to the next; of an input or output: rows = floats of an image */
 } pb_value;
 #define PB_VALUE_FIELDS 9
+#define PB_FAR ((int64_t)1 << 40) /* floats: no arena, offset or map is larger, so that sums of them don't overflow */
 
 enum { PB_OP_CONV, PB_OP_DOT, PB_OP_HALO, PB_OP_MOVE, PB_OP_WINDOW, PB_OP_SUM, PB_OP_MAP, PB_OP_KINDS };
 
