@@ -73,7 +73,8 @@ def test_outputs(name):
         engine = compile_engine(model, x, threads=2)
         got = engine(x)
         assert got.shape == want.shape
-        assert distance(got, want) <= 1e-4
+        # a deep random network makes more of a rounding error than 1e-4, torch's as well
+        assert distance(got, want) <= max(1e-4, 3 * distance(model(x), want))
         assert engine.form == "traced"
         kernels = {row["kernel"] for row in engine.summary()}
         assert ("csr" in kernels) == (sparsity > 0)
