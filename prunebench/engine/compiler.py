@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -53,6 +54,15 @@ def _check_example(example: torch.Tensor) -> None:
         raise UsageError(f"example_input must be one torch tensor, not {type(example).__name__}")
     if example.dtype != torch.float32 or example.device.type != "cpu":
         raise UsageError(f"example_input must be a float32 CPU tensor, not {example.dtype} on {example.device}")
+
+
+def _check_call(model: nn.Module, example: torch.Tensor) -> None:
+    try:
+        inspect.signature(model.forward).bind(example)
+    except TypeError as error:
+        raise UsageError(f"the model can't be called with one tensor, which the engine wants: {error}") from None
+    except ValueError:  # a forward written in C says nothing about its arguments
+        return
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -169,6 +179,7 @@ def compile_engine(
     native()
     _check_model(model)
     _check_example(example_input)
+    _check_call(model, example_input)
     threads = torch.get_num_threads() if threads is None else threads
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, at least 1")

@@ -207,6 +207,8 @@ class Importer:
 
     def _shapes(self, node: fx.Node, f: Any, args: Any, options: dict[str, Any]) -> Any:
         x = args[0]
+        if f is operator.getitem or f in (torch.narrow, "narrow"):
+            return self._slice(node, f, args)
         if not self.maps(x):
             return self._shuffle(node)
         have, want = self.shapes[x], self.shapes[node]
@@ -234,6 +236,45 @@ class Importer:
         if not isinstance(target, (tuple, list)) or len(target) != 2:
             return False
         return isinstance(target[0], fx.Node) or -1 in (target[0], target[1])
+
+    def _slice(self, node: fx.Node, f: Any, args: Any) -> Any:
+        """A range of channels: x.chunk(2, 1)[i], x.split(8, 1)[i], x[:, a:b], x.narrow(1, a, n)."""
+        x: Any = args[0]
+        start: Any = None
+        if f is not operator.getitem:
+            if tuple(args[1:2]) == (1,) and len(args) == 4:
+                start = args[2]
+        elif isinstance(args[1], int) and isinstance(x, fx.Node) and args[1] >= 0:
+            x, start = self._part(x, args[1])
+        elif isinstance(args[1], tuple) and len(args[1]) >= 2 and isinstance(args[1][1], slice):
+            every, cut, *rest = args[1]
+            if all(i in (slice(None), Ellipsis) for i in (every, *rest)) and every is not Ellipsis:
+                start = cut.start or 0 if cut.step in (None, 1) else None
+        if type(start) is not int or start < 0 or not self.maps(x) or self.rank(x) != self.rank(node):
+            return None
+        have, want = self.shapes[x], self.shapes[node]
+        if have[0] != want[0] or have[2:] != want[2:] or start + want[1] > have[1]:
+            return None
+        attrs = {"start": start, "count": int(want[1])}
+        return [x], lambda ops: Op("slice", ops, node.name, attrs, self.rank(node) == 2)
+
+    def _part(self, parts: fx.Node, i: int) -> tuple[Any, Any]:
+        """What a chunk or split takes apart, and the first channel of part i; None where that isn't known."""
+        x: Any = parts.args[0] if parts.args else None
+        given = dict(zip(("how", "dim"), parts.args[1:], strict=False)) | {
+            {"chunks": "how", "split_size_or_sections": "how", "split_size": "how"}.get(k, k): v
+            for k, v in parts.kwargs.items()
+        }
+        how, dim = given.get("how"), given.get("dim", 0)
+        if not self.maps(x) or set(given) - {"how", "dim"} or dim not in (1, 1 - self.rank(x)):
+            return None, None
+        if parts.target in (torch.chunk, "chunk") and type(how) is int:
+            return x, i * -(-self.shapes[x][1] // how)
+        if parts.target in (torch.split, "split") and type(how) is int:
+            return x, i * how
+        if parts.target in (torch.split, "split") and isinstance(how, (tuple, list)):
+            return x, sum(how[:i]) if all(type(n) is int for n in how) else None
+        return None, None
 
     def _shuffle(self, node: fx.Node) -> Any:
         """view(N, g, C / g, H, W), transpose(1, 2), view(N, C, H, W): a channel shuffle."""

@@ -50,7 +50,8 @@ class Axis:
         """Outputs for `size` inputs. ValueError: too small an input for the kernel or the padding."""
         pad = max(self.before, self.after)
         padded = size + self.before + self.after
-        if size < 1 or padded < self.reach:
+        short = (self.ceil and padded - self.reach <= -self.stride) or (not self.ceil and padded < self.reach)
+        if size < 1 or short:
             raise ValueError(f"a kernel that reaches over {self.reach} doesn't fit a padded input of {padded}")
         if (self.mode == "reflect" and pad >= size) or (self.mode == "circular" and pad > size):
             raise ValueError(f"{self.mode} padding of {pad} is too much for an input of {size}")

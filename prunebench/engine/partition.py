@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from prunebench.engine.importer import Importer, Shapes, product_op
 from prunebench.engine.ir import Op
+from prunebench.engine.purify import written
 from prunebench.engine.segment import Segment
 
 # containers whose children may be replaced when the model can't be traced: others may read their children's weights
@@ -82,8 +83,22 @@ def fold_norms(traced: fx.GraphModule) -> None:
     traced.recompile()
 
 
-def _runs(nodes: list[fx.Node], native: set[fx.Node], given: set[fx.Node], free: bool) -> list[list[fx.Node]]:
+def _needed(traced: fx.GraphModule, made: dict[fx.Node, Any]) -> set[fx.Node]:
+    """The nodes that the output needs when recognised operations read what they say, and nothing on the way to it."""
+    left = [n for n in traced.graph.nodes if n.op == "output" or n.is_impure()]
+    found = set(left)
+    while left:
+        node = left.pop()
+        for n in made[node][0] if node in made else node.all_input_nodes:
+            if n not in found:
+                found.add(n)
+                left.append(n)
+    return found
+
+
+def _runs(nodes: list[fx.Node], made: dict[fx.Node, Any], given: set[fx.Node], free: bool) -> list[list[fx.Node]]:
     """The nodes in runs, all native or all torch's; free: each run as long as its inputs allow, else in their order."""
+    native = set(made)
     runs: list[list[fx.Node]] = []
     if not free:
         for n in nodes:
@@ -96,7 +111,8 @@ def _runs(nodes: list[fx.Node], native: set[fx.Node], given: set[fx.Node], free:
     while left:
         run, rest = [], []
         for n in left:
-            if (n in native) == want and all(i in done for i in n.all_input_nodes):
+            reads = made[n][0] if n in native else n.all_input_nodes
+            if (n in native) == want and all(i in done for i in reads):
                 run.append(n)
                 done.add(n)
             else:
@@ -114,29 +130,36 @@ def _reorder(traced: fx.GraphModule, runs: list[list[fx.Node]]) -> None:
             last.prepend(node)
 
 
-def _segment(run: list[fx.Node], made: dict[fx.Node, Any], flat: Callable[[fx.Node], bool], threads: int) -> Any:
-    """(segment, nodes it reads, nodes whose results are read outside, products), or None when there is no product."""
-    ops: dict[fx.Node, Op] = {}
-    sources: list[fx.Node] = []
+def _ends(run: list[fx.Node], made: dict[fx.Node, Any], needed: set[fx.Node]) -> tuple[list, list]:
+    """The nodes that a run reads, and those of its nodes that are read outside."""
     inside = set(run)
+    sources = list(dict.fromkeys(n for node in run for n in made[node][0] if n not in inside))
+    return sources, [n for n in run if any(u not in inside and u in needed for u in n.users)]
+
+
+def _segment(run: list[fx.Node], made: dict[fx.Node, Any], ends: tuple[list, list], shapes: Shapes,
+             threads: int) -> tuple[Segment, int]:  # fmt: skip
+    """The run as a segment, and how many products are in it."""
+    inputs = [Op("input", [], n.name, {}, len(shapes[n]) == 2) for n in ends[0]]
+    ops: dict[fx.Node, Op] = dict(zip(ends[0], inputs, strict=True))
     order: list[Op] = []
     for node in run:
         reads, build = made[node]
-        for n in reads:
-            if n not in ops and n not in inside:
-                ops[n] = Op("input", [], n.name, {}, flat(n))
-                sources.append(n)
-                order.append(ops[n])
-        op = build([ops[n] for n in reads])
-        ops[node] = op
-        if op not in order:
-            order.append(op)
-    products = [op for op in order if op.kind in ("conv", "linear")]
-    results = [n for n in run if any(u not in inside for u in n.users)]
-    if not products or not results or len(sources) > 16 or len(results) > 16:
-        return None
-    order = [op for op in order if op.kind == "input"] + [op for op in order if op.kind != "input"]
-    return Segment(order, [ops[n] for n in results], threads), sources, results, len(products)
+        ops[node] = build([ops[n] for n in reads])
+        order.append(ops[node])
+    order = [*inputs, *(op for op in dict.fromkeys(order) if op not in inputs)]
+    count = sum(op.kind in ("conv", "linear") for op in order)
+    return Segment(order, [ops[n] for n in ends[1]], threads), count
+
+
+def _shorten(traced: fx.GraphModule, made: dict[fx.Node, Any], needed: set[fx.Node]) -> None:
+    """Takes the nodes out that nothing needs once recognised operations read what they say."""
+    for node, (reads, _) in made.items():
+        if set(reads) != set(node.all_input_nodes):
+            node.args, node.kwargs = tuple(reads), {}
+    for node in reversed(list(traced.graph.nodes)):
+        if node not in needed and node.op != "placeholder":
+            traced.graph.erase_node(node)
 
 
 def partition(traced: fx.GraphModule, example: torch.Tensor, product: Chooser, threads: int, free: bool) -> int:
@@ -149,17 +172,34 @@ def partition(traced: fx.GraphModule, example: torch.Tensor, product: Chooser, t
     given = {n for n in traced.graph.nodes if n.op in ("placeholder", "get_attr")}
     nodes = [n for n in traced.graph.nodes if n not in given and n.op != "output"]
     made = {n: found for n in nodes if (found := importer.recognise(n)) is not None}
-    runs = _runs(nodes, set(made), given, free)
+    if not free:  # a segment's results are tensors of their own, never views of each other
+        kept = written(traced)
+        made = {n: found for n, found in made.items() if n not in kept or not kept & set(found[0])}
+
+    def becomes_segment(run: list[fx.Node]) -> bool:
+        product = any(n.op == "call_module" and eligible(importer.modules[str(n.target)]) for n in run)
+        sources, results = _ends(run, made, needed)
+        return run[0] in made and product and len(sources) <= 16 and 0 < len(results) <= 16
+
+    while True:
+        # what only leads from one operation to the next, like the tuple of a chunk, isn't needed
+        needed = _needed(traced, made) if free else set(traced.graph.nodes)
+        runs = _runs([n for n in nodes if n in needed], made, given, free)
+        other = [n for run in runs if run[0] in made and not becomes_segment(run) for n in run]
+        back = {n for n in other if set(made[n][0]) != set(n.all_input_nodes)} if free else set()
+        if not back:
+            break
+        made = {n: found for n, found in made.items() if n not in back}
+    if free:
+        _shorten(traced, made, needed)
     _reorder(traced, runs)
     renamed: dict[fx.Node, fx.Node] = {}
     count = number = 0
     for run in runs:
-        if run[0] not in made:
+        if run[0] not in made or not becomes_segment(run):
             continue
-        found = _segment(run, made, lambda n: len(shapes[n]) == 2, threads)
-        if found is None:
-            continue
-        segment, sources, results, products = found
+        sources, results = ends = _ends(run, made, needed)
+        segment, products = _segment(run, made, ends, shapes, threads)
         name = f"prunebench_segment_{number}"
         traced.add_submodule(name, segment)
         with traced.graph.inserting_after(run[-1]):
@@ -176,7 +216,8 @@ def partition(traced: fx.GraphModule, example: torch.Tensor, product: Chooser, t
         for node in reversed(run):
             traced.graph.erase_node(node)
         number, count = number + 1, count + products
-    traced.graph.eliminate_dead_code()
+    if free:  # torch takes a write like x.zero_() for dead code
+        traced.graph.eliminate_dead_code()
     traced.delete_all_unused_submodules()
     traced.graph.lint()
     traced.recompile()
@@ -208,7 +249,8 @@ def swap_products(model: nn.Module, product: Chooser, threads: int) -> int:
     """Products on their own in place of modules, wherever torch still runs them; returns how many."""
     made: dict[int, Product] = {}
     for parent in list(model.modules()):
-        if type(parent).__module__.startswith("torch.nn.") and not isinstance(parent, _PLAIN):
+        plain = isinstance(parent, _PLAIN) or type(parent) is nn.Module  # as a traced model's containers are
+        if type(parent).__module__.startswith("torch.nn.") and not plain:
             continue
         for name, child in list(parent.named_children()):
             if id(child) not in made and eligible(child) and product(child):

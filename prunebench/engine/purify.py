@@ -14,7 +14,12 @@ _PURE_FUNCTIONS: dict[Any, Any] = {
     operator.itruediv: operator.truediv, F.relu_: F.relu, torch.relu_: torch.relu,
 }  # fmt: skip
 _PURE_METHODS = {"add_", "sub_", "mul_", "div_", "relu_", "sigmoid_", "tanh_", "clamp_", "neg_", "exp_"}
-
+# where a function's `inplace`, its last argument, is when it comes without its name
+_INPLACE_AT: dict[Any, int] = {
+    F.relu: 1, F.relu6: 1, F.hardswish: 1, F.silu: 1, F.hardsigmoid: 1, F.mish: 1, F.selu: 1, F.elu: 2, F.celu: 2,
+    F.leaky_relu: 2, F.hardtanh: 3, F.threshold: 3, F.rrelu: 4, F.dropout: 3, F.alpha_dropout: 3, F.dropout1d: 3,
+    F.dropout2d: 3, F.dropout3d: 3, F.feature_alpha_dropout: 3,
+}  # fmt: skip
 
 # calls whose result may share memory with their first argument
 _VIEWS = {
@@ -63,12 +68,8 @@ def purify(traced: fx.GraphModule) -> bool:
             node.target = node.target[:-1]
         elif node.op == "call_function" and node.kwargs.get("inplace", False):
             node.kwargs = {**node.kwargs, "inplace": False}
-        elif (
-            node.op == "call_function"
-            and node.target in (F.relu, F.relu6, F.hardswish, F.silu)
-            and node.args[1:] == (True,)
-        ):
-            node.args = node.args[:1]
+        elif node.op == "call_function" and (at := _INPLACE_AT.get(node.target, 0)) and node.args[at:] == (True,):
+            node.args = node.args[:at]
         elif _mutates(node):
             clean = False
             continue
@@ -82,6 +83,16 @@ def purify(traced: fx.GraphModule) -> bool:
                 user.replace_input_with(changed, node)
     traced.recompile()
     return clean
+
+
+def written(traced: fx.GraphModule) -> set[fx.Node]:
+    """The nodes whose results a call left in place writes to, or may share memory with what one writes to."""
+    shares, found = _shares(traced), set()
+    for node in traced.graph.nodes:
+        if _mutates(node):
+            for changed in (node, *node.args[:1], node.kwargs.get("out")):
+                found |= shares.get(changed, set())
+    return found
 
 
 def _mutates(node: fx.Node) -> bool:

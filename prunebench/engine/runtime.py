@@ -88,6 +88,10 @@ class Engine:
             shape = plan.shapes[0][:1] if segment.outputs[0].flat else plan.shapes[0]
             self._ready[x.shape] = ((x.shape[0], *shape), plan.program, count)
 
+    def __reduce__(self) -> Any:
+        """UsageError: an engine holds native programs, which can be neither copied nor pickled."""
+        raise UsageError("an engine can be neither copied nor pickled; keep the model, and compile it again")
+
     def _check(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor):
             raise UsageError(f"the input must be a torch tensor, not {type(x).__name__}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -466,3 +467,26 @@ def test_unaligned_arrays_are_right_or_refused():
     except (TypeError, ValueError):
         return
     assert got.tolist() == [[2, 2, 2], [2, 2, 2]]
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.conv(x) + y
+
+
+def test_a_model_of_two_inputs_is_refused():
+    with pytest.raises(UsageError, match=r"can't be called with one tensor.*'y'"):
+        build(TwoInputs().eval(), torch.randn(1, 3, 8, 8))
+
+
+def test_an_engine_is_neither_copied_nor_pickled():
+    engine = build(classifier(), torch.randn(1, 3, 8, 8))
+    for attempt in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(UsageError, match="neither copied nor pickled"):
+            attempt(engine.engine)
+    with pytest.raises(UsageError, match="neither copied nor pickled"):
+        copy.deepcopy(engine)
