@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from prunebench.engine.ir import Axis, Op
-from prunebench.engine.weights import Weights
+from prunebench.engine.products import product_op
 
 _ACTS: dict[Any, str] = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish", nn.Hardsigmoid: "hardsigmoid", nn.Sigmoid: "sigmoid",
@@ -33,33 +33,6 @@ def pair(value: Any) -> tuple[int, int] | None:
     if isinstance(value, (tuple, list)) and len(value) == 2 and all(isinstance(v, int) for v in value):
         return int(value[0]), int(value[1])
     return (pair(value[0])) if isinstance(value, (tuple, list)) and len(value) == 1 else None
-
-
-def conv_axes(conv: nn.Conv2d) -> tuple[Axis, Axis]:
-    """The two axes of a Conv2d, string paddings resolved as torch does (the odd one goes after)."""
-    axes = []
-    for i in range(2):
-        taps, stride, dilation = int(conv.kernel_size[i]), int(conv.stride[i]), int(conv.dilation[i])
-        if conv.padding == "valid":
-            before = after = 0
-        elif conv.padding == "same":
-            total = dilation * (taps - 1)
-            before, after = total // 2, total - total // 2
-        else:
-            before = after = int(conv.padding[i])
-        axes.append(Axis(taps, stride, dilation, before, after, conv.padding_mode))
-    return axes[0], axes[1]
-
-
-def product_op(module: nn.Module, inputs: list[Op], name: str) -> Op:
-    """The operation of a Conv2d or Linear module."""
-    assert isinstance(module, (nn.Conv2d, nn.Linear))
-    bias = None if module.bias is None else module.bias.detach().numpy()
-    groups = module.groups if isinstance(module, nn.Conv2d) else 1
-    weights = Weights(module.weight.detach().numpy(), bias, groups)
-    if isinstance(module, nn.Conv2d):
-        return Op("conv", inputs, name, {"weights": weights, "axes": conv_axes(module), "channels": module.in_channels})
-    return Op("linear", inputs, name, {"weights": weights, "channels": module.in_features}, flat=True)
 
 
 class Importer:

@@ -10,13 +10,17 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from prunebench.engine.importer import Importer, Shapes, product_op
+from prunebench.engine.importer import Importer, Shapes
 from prunebench.engine.ir import Op
+from prunebench.engine.layout import LANES, best_layout
+from prunebench.engine.products import conv_axes, product_op
 from prunebench.engine.purify import written
 from prunebench.engine.segment import Segment
+from prunebench.engine.weights import MOST
 
 # containers whose children may be replaced when the model can't be traced: others may read their children's weights
 _PLAIN = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+LEFT_TO_TORCH = "prunebench_left_to_torch"  # attribute of a layer that is too large for native offsets
 Chooser = Callable[[nn.Module], bool]
 
 
@@ -162,13 +166,33 @@ def _shorten(traced: fx.GraphModule, made: dict[fx.Node, Any], needed: set[fx.No
             traced.graph.erase_node(node)
 
 
+def _reachable(module: nn.Module, shapes: Shapes, node: fx.Node) -> bool:
+    """Whether 16-bit offsets reach over the input of a convolution, in regions of one image."""
+    source = node.args[0]
+    if (
+        not isinstance(module, nn.Conv2d)
+        or not isinstance(source, fx.Node)
+        or source not in shapes
+        or node not in shapes
+    ):
+        return True
+    y, x = conv_axes(module)
+    layout = best_layout(1, int(shapes[node][2]), int(shapes[node][3]))
+    cols = layout.rw * x.stride + x.reach - 1
+    row = int(shapes[source][1]) * cols + LANES  # of all channels, and what keeps rows apart in the cache
+    reachable = y.dilation * (y.taps - 1) * row + cols <= MOST
+    if not reachable:
+        setattr(module, LEFT_TO_TORCH, True)
+    return reachable
+
+
 def partition(traced: fx.GraphModule, example: torch.Tensor, product: Chooser, threads: int, free: bool) -> int:
     """Replaces the runs of known operations by segments; returns how many products are in them.
 
     free: nothing in the graph works in place, so operations may move past each other.
     """
     shapes = shapes_of(traced, example)
-    importer = Importer(traced, shapes, lambda node, m: product(m) and eligible(m))
+    importer = Importer(traced, shapes, lambda node, m: product(m) and eligible(m) and _reachable(m, shapes, node))
     given = {n for n in traced.graph.nodes if n.op in ("placeholder", "get_attr")}
     nodes = [n for n in traced.graph.nodes if n not in given and n.op != "output"]
     made = {n: found for n in nodes if (found := importer.recognise(n)) is not None}
@@ -253,7 +277,8 @@ def swap_products(model: nn.Module, product: Chooser, threads: int) -> int:
         if type(parent).__module__.startswith("torch.nn.") and not plain:
             continue
         for name, child in list(parent.named_children()):
-            if id(child) not in made and eligible(child) and product(child):
+            wanted = eligible(child) and product(child) and not getattr(child, LEFT_TO_TORCH, False)
+            if id(child) not in made and wanted:
                 made[id(child)] = Product(child, threads)
             if id(child) in made:
                 setattr(parent, name, made[id(child)])

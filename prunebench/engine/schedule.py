@@ -82,7 +82,23 @@ class Schedule:
                 source.parent, source.first = step.out, 0
                 held.add(step.out)
             kept.append(step)
+            self._add_in_place(step, i, last, made, held)
         self.steps = kept
+
+    def _add_in_place(
+        self, step: Step, i: int, last: dict[Value, int], made: dict[Value, Step], held: set[Value]
+    ) -> None:
+        """A residual that nobody reads any more: the convolution adds to it where it lies."""
+        if step.kind != "conv" or len(step.inputs) < 2 or step.out.parent is not None or step.out in held:
+            return
+        if any(step.out in s.inputs and images_of(s) != images_of(step) for s in self.steps):
+            return  # it outlives its phase, so it lies apart for every group: what comes before it shouldn't
+        source, other = step.inputs
+        unread = all(last.get(v, i) <= i for v in last if v.root is other)
+        free = other in made and other.parent is None and unread and last[other] == i
+        if free and other.layout == step.out.layout and other.root is not source.root:
+            other.parent, other.first = step.out, 0
+            held.add(step.out)
 
     def _halos(self) -> None:
         """A halo step after the last step that writes to a value whose surroundings are read."""

@@ -85,7 +85,12 @@ def tune(segment: Segment, shapes: tuple[Shape, ...], chunk: int) -> Choice:
     for images in _POLICIES:
         if time.perf_counter() - start > _SECONDS and tried:
             break
-        plan = segment.draft(shapes, chunk, Choice(images))
+        try:
+            plan = segment.draft(shapes, chunk, Choice(images))
+        except ValueError:  # whole images in a lane can be too much for 16-bit offsets where regions aren't
+            if images == SIZES:
+                raise
+            continue
         if plan.layouts not in tried:
             tried[plan.layouts] = plan
     for _ in range(3):

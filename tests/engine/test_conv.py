@@ -13,10 +13,10 @@ from prunebench.engine import available
 if available() is not None:
     pytest.skip(f"no native engine: {available()}", allow_module_level=True)
 
-from prunebench.engine.importer import product_op
 from prunebench.engine.ir import Op
 from prunebench.engine.native_loader import native
 from prunebench.engine.partition import Product
+from prunebench.engine.products import product_op
 from prunebench.engine.segment import Segment
 
 

@@ -15,9 +15,6 @@ pytestmark = pytest.mark.skipif(available() is not None, reason=f"no native engi
 
 PER_NONZERO = 6.5  # bytes: a value, an offset, and what rows and blocks add
 PAIRS = 2.0  # arena, in the largest input and output of a layer
-# One image in 4 x 4 regions of 8 x 8: a residual block holds three maps, half a pair each, of 10 x 10 with their halos:
-# 3 / 2 * 100 / 64, and some
-PAIRS_OF_ONE_SMALL_IMAGE = 2.4
 
 
 def sparse(model: nn.Module) -> nn.Module:
@@ -65,15 +62,15 @@ def check_weights(engine) -> None:
     assert engine.nbytes <= PER_NONZERO * nonzeros, engine.nbytes / nonzeros
 
 
-def check_arena(engine, chunk: int, pairs: float = PAIRS) -> None:
+def check_arena(engine, chunk: int) -> None:
     plan = next(p for (_, images), p in engine._segments[0].plans.items() if images == chunk)
-    assert plan.arena <= pairs * largest_pair(plan), plan.arena / largest_pair(plan)
+    assert plan.arena <= PAIRS * largest_pair(plan), plan.arena / largest_pair(plan)
 
 
 @pytest.mark.parametrize("n", [1, 16])
 def test_resnet18_cifar(networks, n):
     engine = compiled(networks, "resnet18_cifar", n)
-    check_arena(engine, n, PAIRS_OF_ONE_SMALL_IMAGE if n == 1 else PAIRS)
+    check_arena(engine, n)
     if n == 1:
         check_weights(engine)
 

@@ -125,3 +125,16 @@ def test_a_ceiling_pool_on_a_map_smaller_than_its_window():
         for size in ((1, 6), (2, 1), (1, 1)):
             engine = check(model, torch.randn(3, 2, *size))
             assert (engine.form, len(engine._segments)) == ("traced", 1)
+
+
+def test_a_layer_too_large_for_native_offsets_is_left_to_torch_alone():
+    layers = (
+        nn.Conv2d(3, 512, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(512, 4, 3, padding=1),
+        nn.Conv2d(4, 3, 3, padding=1),
+    )
+    model, x = pruned(nn.Sequential(*layers)), torch.randn(1, 3, 256, 256)
+    engine = check(model, x)
+    assert engine.form == "traced"
+    assert [row["kernel"] for row in sorted(engine.summary(), key=lambda r: r["layer"])] == ["csr", "torch", "csr"]

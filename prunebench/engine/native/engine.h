@@ -22,7 +22,7 @@ typedef struct {
 typedef struct {
     uint32_t c0, c1, r0, r1;
     size_t cnt0, at0;    /* where its row counts and its nonzeros start */
-    uint8_t first, last; /* first block of its rows: starts from the bias; last: adds the residual, applies the ReLU */
+    uint8_t first, last; /* first block of its rows: starts from bias and residual; last: applies the ReLU */
 } pb_block;
 
 /* Compressed weights, block after block, row after row in a block: 4 bytes of value, 2 of offset per nonzero, and 2 of
@@ -45,7 +45,7 @@ typedef struct {
     const float *val;
     uint32_t rows;
     float *y;
-    const float *add;                  /* NULL, or what is added at the last block */
+    const float *add; /* NULL, or what is added, at the first block: it may be y itself */
     const float *bias;                 /* NULL: zero */
     ptrdiff_t x_step, y_step, add_step; /* floats between the R rows of the tile */
     ptrdiff_t y_row, add_row;           /* floats between output channels */

@@ -86,6 +86,7 @@ INLINE void tile_body(const pb_tile *a, const int R, const int Q, const int S, c
         if (first) {
             const vec b = (vec){0} + (a->bias ? a->bias[row] : 0.0f);
             UNROLL for (int t = 0; t < T; t++) acc[t] = b;
+            if (a->add) accumulate(acc, a->add + (ptrdiff_t)row * a->add_row, a->add_step, R, Q, 1);
         } else {
             if (col == end && !last) continue;
             accumulate(acc, out, a->y_step, R, Q, 0);
@@ -101,7 +102,6 @@ INLINE void tile_body(const pb_tile *a, const int R, const int Q, const int S, c
             UNROLL for (int u = 1; u < U; u++) UNROLL for (int t = 0; t < T; t++) acc[t] += acc[u * T + t];
         }
         if (last) {
-            if (a->add) accumulate(acc, a->add + (ptrdiff_t)row * a->add_row, a->add_step, R, Q, 1);
             if (a->relu) {
                 UNROLL for (int t = 0; t < T; t++) acc[t] = relu_(acc[t]);
             }
