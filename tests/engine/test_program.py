@@ -256,7 +256,9 @@ def test_a_value_whose_size_overflows(programs):
 
 @pytest.mark.parametrize("place", [5, 6, 7])  # floats between rows, channels of the output, channels of the input
 def test_a_move_whose_reach_overflows(programs, place):
-    args, op = first_of(programs, 3, where=lambda op: op[1][2] > 2 and op[1][3] > 2 and not op[1][8] and not op[1][9])
+    args, op = first_of(programs, 3, where=lambda op: op[1][3] > 2)
+    op[1][2], op[1][4], op[1][8:10] = 3, 16, 0  # as a plain table of three rows that reads nothing
+    args[7][args[7].index(op)] = (*op[:3], (np.full(48, -1, np.int32), *op[3][1:]), op[4])
     steps = int(op[1][2 if place == 5 else 3]) - 1
     op[1][place] = 2**63 // steps + 1  # times the steps: below zero when it wraps around
     with pytest.raises(ValueError, match="move"):

@@ -49,7 +49,7 @@ def test_choose_stays_within_the_kernels(isa, stride):
             found = pick(rh, rw, isa, stride)
             assert found
             assert list(found) == sorted(found, key=lambda t: t.cycles)
-            assert len({(t.rows, t.cols) for t in found}) == len(found)
+            assert len({(t.rows, t.cols, t.block) for t in found}) == len(found)
             for t in found:
                 assert t.rows <= rh
                 assert t.cols <= min(rw, MAXQ[isa][t.rows])
