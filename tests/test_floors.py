@@ -14,6 +14,7 @@ FLOORS = [
         "errors",
         "spec",
         "atomic",
+        "attention",
         "cell",
         "registry",
         "masks",

@@ -86,12 +86,15 @@ def score(
     """
     import torch
 
+    from prunebench.attention import unpacked
+
     plugin, spec = _declared(text)
     function = plugin.bind(spec)
     needs = plugin.declared["needs"]
     if needs and data is None:
         raise UsageError(f"criterion {plugin.name!r} needs data ({', '.join(needs)}); pass data=[(x, y), …]")
-    layers = gather(model, modules, needs, data, loss, plugin.name)
+    with unpacked(model, modules):
+        layers = gather(model, modules, needs, data, loss, plugin.name)
     scores = {}
     for name, layer in layers.items():
         before = layer.weight.clone()
