@@ -120,7 +120,7 @@ class Pruner:
 
     def prune_to(self, t: float) -> None:
         """Prune to the schedule's sparsity at progress t in [0, 1]; earlier than before means no change."""
-        share = schedules.share(self.schedule, t)
+        share = schedules.share(self.schedule, t, self.sparsity)
         if share > self._share:
             check_weights(self._modules)
             self._prune(self.sparsity * share)
