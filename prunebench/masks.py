@@ -61,6 +61,15 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
     return found
 
 
+def weight_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """{parameter name: every module's and parameter's name that means this weight}, in the model's order."""
+    found: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, PRUNABLE) and "weight" in module._parameters:
+            found.setdefault(id(module.weight), []).extend((f"{path}.weight" if path else "weight", path))
+    return {names[0]: tuple(names) for names in found.values()}
+
+
 def check_weights(modules: Mapping[str, Any]) -> None:
     """UsageError naming the first layer whose weight is on meta, not floating-point, or holds NaN or infinity."""
     for name, module in modules.items():

@@ -27,6 +27,8 @@ GROUPS = {
 }
 
 
+# Parameters of every plugin of a group, each a sparsity or "dense": its room acts on them, the plugin never sees them.
+SHARED = {"scopes": ("first", "last")}
 Check = Callable[..., object] | None  # of a plugin's parameters: see `criterion`
 
 
@@ -48,7 +50,8 @@ class Plugin:
     def bind(self, spec: Spec) -> Callable[..., Any]:
         """The function with the spec's parameters filled in; UsageError names an unknown parameter."""
         check_params(self, spec)
-        return partial(self.function, **dict(spec.params)) if spec.params else self.function
+        params = {k: v for k, v in spec.params if k not in SHARED.get(self.group, ())}
+        return partial(self.function, **params) if params else self.function
 
 
 _local: dict[tuple[str, str], Plugin] = {}
@@ -94,7 +97,10 @@ def criterion(
 
 
 def scope(name: str, *, check: Check = None) -> Callable[[Any], Any]:
-    """Register `f(sets, sparsity) -> counts`: how a total sparsity is shared among layers."""
+    """Register `f(sets, sparsity) -> counts`: how a total sparsity is shared among layers.
+
+    Every scope also takes `first=` and `last=`, for which f need do nothing: see prunebench.scopes.
+    """
     return _register("scopes", name, check)
 
 
@@ -202,6 +208,10 @@ def check_params(plugin: Plugin, spec: Spec) -> None:
             "parameters are written :key=value, for example lp:p=3"
         )
     defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    shared = SHARED.get(plugin.group, ())
+    for key in shared:
+        own_sparsity(plugin, spec, key)
+    defaults = {**defaults, **dict.fromkeys(shared)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key, _ in spec.params:
             if key not in defaults:
@@ -211,7 +221,22 @@ def check_params(plugin: Plugin, spec: Spec) -> None:
         if remedy:
             raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {spec.text!r} can't be used; {remedy}")
     if plugin.check is not None:
-        _ask(plugin.check, plugin, spec, {**defaults, **dict(spec.params)})
+        _ask(
+            plugin.check, plugin, spec, {k: v for k, v in {**defaults, **dict(spec.params)}.items() if k not in shared}
+        )
+
+
+def own_sparsity(plugin: Plugin, spec: Spec, key: str) -> float | None:
+    """What a shared parameter such as `first=dense` asks for: a sparsity, 0 for dense; None where it isn't given."""
+    value = dict(spec.params).get(key)
+    if value == "dense":
+        return 0.0
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1):
+        return value
+    raise UsageError(
+        f"{GROUPS[plugin.group]} {plugin.name!r}: {spec.text!r} can't be used; "
+        f"give {key}=dense, or a sparsity in [0, 1) such as {key}=0.5"
+    )
 
 
 def _wrong_kind(value: Any, default: Any) -> str | None:

@@ -19,7 +19,7 @@ def one_line(error) -> str:
 def test_the_contract_names_are_registered():
     assert {"random", "l1", "l2", "linf", "lp"} <= set(registry.names("criteria"))
     assert {"weight", "filter"} <= set(registry.names("granularities"))
-    assert {"global", "layerwise"} <= set(registry.names("scopes"))
+    assert {"global", "layerwise", "erk", "lamp"} <= set(registry.names("scopes"))
     assert {"one_shot", "linear", "agp", "polynomial", "cosine", "geometric"} <= set(registry.names("schedules"))
     assert {"lenet300", "lenet5", "resnet20", "resnet56", "resnet18_cifar", "resnet50_cifar"} <= set(
         registry.names("models")
