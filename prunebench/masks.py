@@ -23,6 +23,10 @@ class LayerCollapseWarning(UserWarning):
     """A layer was left with so little that no signal may pass; the message names the layers."""
 
 
+class NotPrunedWarning(UserWarning):
+    """Layers that a granularity can't prune stay dense; the message names them."""
+
+
 def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Any]:
     """{parameter name: its conv or linear module}, in the model's order, shared weights once.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunebench import criteria, schedules, scopes
 from prunebench.cell import check_sparsity
 from prunebench.errors import UsageError
-from prunebench.granularities import Scored, unit_sets
+from prunebench.granularities import Scored, reachable, unit_sets
 from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
 from prunebench.registry import check
 from prunebench.units import select
@@ -99,9 +99,9 @@ class Pruner:
         for name, value in (("steps", steps), ("every", every)):
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name}={value!r} can't be used; give a whole number of at least 1")
-        self.sparsity = check_sparsity(sparsity)
         self.criterion, self.scope = check("criteria", criterion), check("scopes", scope)
         self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
+        self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
         self.model, self.steps, self.every = model, steps, every
         # A generator can be read once, a schedule prunes many times.
         self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
@@ -110,7 +110,7 @@ class Pruner:
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
         own = scopes.own_sparsities(self.scope, weight_names(model), overrides or {})
-        self._own = {name: value for name, value in own.items() if name in self._modules}
+        self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
         self.masks: dict[str, Tensor] = {}
         self._factors: list[tuple[Tensor, Tensor]] | None = None
         self._share, self._calls = 0.0, 0

@@ -112,9 +112,14 @@ def schedule(name: str, *, check: Check = None) -> Callable[[Any], Any]:
     return _register("schedules", name, check)
 
 
-def granularity(name: str, *, check: Check = None) -> Callable[[Any], Any]:
-    """Register `f(scored) -> unit sets`: what is removed together."""
-    return _register("granularities", name, check)
+def granularity(
+    name: str, *, sparsity: Callable[..., float] | None = None, check: Check = None
+) -> Callable[[Any], Any]:
+    """Register `f(scored) -> unit sets`: what is removed together.
+
+    sparsity: where there is only one that it can reach, a function of its parameters that gives it.
+    """
+    return _register("granularities", name, check, sparsity=sparsity)
 
 
 def model(name: str, *, check: Check = None) -> Callable[[Any], Any]:
@@ -207,23 +212,27 @@ def check_params(plugin: Plugin, spec: Spec) -> None:
             f"{GROUPS[plugin.group]} {plugin.name!r} takes no value {spec.args[takes]!r}; "
             "parameters are written :key=value, for example lp:p=3"
         )
-    defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+    known = defaults(plugin)
     shared = SHARED.get(plugin.group, ())
     for key in shared:
         own_sparsity(plugin, spec, key)
-    defaults = {**defaults, **dict.fromkeys(shared)}
+    known = {**known, **dict.fromkeys(shared)}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key, _ in spec.params:
-            if key not in defaults:
-                raise unknown(f"parameter of {GROUPS[plugin.group]} {plugin.name!r}:", key, defaults)
+            if key not in known:
+                raise unknown(f"parameter of {GROUPS[plugin.group]} {plugin.name!r}:", key, known)
     for key, value in spec.params:
-        remedy = _wrong_kind(value, defaults.get(key))
+        remedy = _wrong_kind(value, known.get(key))
         if remedy:
             raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {spec.text!r} can't be used; {remedy}")
     if plugin.check is not None:
-        _ask(
-            plugin.check, plugin, spec, {k: v for k, v in {**defaults, **dict(spec.params)}.items() if k not in shared}
-        )
+        _ask(plugin.check, plugin, spec, {k: v for k, v in {**known, **dict(spec.params)}.items() if k not in shared})
+
+
+def defaults(plugin: Plugin) -> dict[str, Any]:
+    """The plugin's parameters with their defaults."""
+    parameters = inspect.signature(plugin.function).parameters
+    return {n: p.default for n, p in parameters.items() if p.default is not p.empty}
 
 
 def own_sparsity(plugin: Plugin, spec: Spec, key: str) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,12 @@ def erk(sets: Sequence[UnitSet], sparsity: float) -> list[int]:
 
     weights = [s.weights for s in sets]
     total = pruned_count(sum(weights), sparsity)
-    dims = [float(sum(map(sum, s.shapes))) for s in sets]
+    dims = [_dims(s) * w for w, s in zip(weights, sets, strict=True)]
     kept = water_fill(dims, [s.least for s in sets], weights, sum(weights) - total)
     return apportion(sets, [w - k for w, k in zip(weights, kept, strict=True)], total)
+
+
+def _dims(unit_set: UnitSet) -> float:
+    # Per weight, because a set may hold only a part of its layers.
+    shapes = unit_set.shapes
+    return sum(map(sum, shapes)) / sum(map(math.prod, shapes))
