@@ -49,7 +49,7 @@ class Projection(nn.Linear):
         return whole.chunk(3)[SEPARATE.index(self.parameter)]
 
 
-def weight_names(attention: nn.MultiheadAttention) -> list[str]:
+def projection_names(attention: nn.MultiheadAttention) -> list[str]:
     """Attributes that hold weights: in_proj_weight, or q/k/v_proj_weight where keys and values have other widths."""
     return [name for name in (PACKED, *SEPARATE) if getattr(attention, name, None) is not None]
 
@@ -65,7 +65,7 @@ def unpacked(model: nn.Module, modules: Mapping[str, Any] | None = None) -> Iter
     attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
     try:
         for attention in attentions:
-            own = {n: faces.get((id(attention), n)) or Projection(attention, n) for n in weight_names(attention)}
+            own = {n: faces.get((id(attention), n)) or Projection(attention, n) for n in projection_names(attention)}
             attention.__dict__["forward"] = _Unpacked(attention, own)
         with unfused():
             yield

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebench.attention import Projection, weight_names
+from prunebench.attention import Projection, projection_names
 from prunebench.errors import UsageError
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
@@ -22,6 +22,10 @@ PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 
 class LayerCollapseWarning(UserWarning):
     """A layer was left with so little that no signal may pass; the message names the layers."""
+
+
+class NotPrunedWarning(UserWarning):
+    """Layers that a granularity can't prune stay dense; the message names them."""
 
 
 def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Any]:
@@ -68,7 +72,17 @@ def held_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
         if isinstance(module, PRUNABLE):
             yield path, module, "weight"
         elif isinstance(module, nn.MultiheadAttention):
-            yield from ((path, module, name) for name in weight_names(module))
+            yield from ((path, module, name) for name in projection_names(module))
+
+
+def weight_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """{parameter name: every module's and parameter's name that means this weight}, in the model's order."""
+    found: dict[int, list[str]] = {}
+    for path, module, attribute in held_weights(model):
+        if attribute in module._parameters:
+            names = found.setdefault(id(module._parameters[attribute]), [])
+            names.extend((f"{path}.{attribute}" if path else attribute, path))
+    return {names[0]: tuple(names) for names in found.values()}
 
 
 def check_weights(modules: Mapping[str, Any]) -> None:

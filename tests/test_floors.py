@@ -19,6 +19,7 @@ FLOORS = [
         "registry",
         "masks",
         "units",
+        "sharing",
         "costs",
         "machine",
         "facts",
