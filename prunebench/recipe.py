@@ -43,6 +43,7 @@ class Recipe:
     regrow_fraction: float = 0.3  # share of a layer's weights that moves at first; a cosine takes it to 0
     regrow_every: int = 100  # steps between two moves
     regrow_until: float = 0.75  # no moves after this share of the training
+    regrow_rescale: bool = True  # initial weights grow by 1/√density, as if they had been drawn for that many
 
     def __post_init__(self) -> None:
         for f in fields(self):

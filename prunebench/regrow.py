@@ -40,6 +40,17 @@ def moved(weight: Tensor, mask: Tensor, merit: Tensor, count: int) -> Tensor:
     return (kept | grown).view(mask.shape)
 
 
+@torch.no_grad()
+def rescale(weights: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    """Multiply each layer's initial weights by 1/√density, so that its outputs keep the variance they were made for.
+
+    Initialisers draw for a dense fan-in; Evci et al. 2022, "Gradient Flow in Sparse Neural Networks and How
+    Lottery Tickets Win", find that sparse training stalls without this (there per neuron, here per layer).
+    """
+    for name, mask in masks.items():
+        weights[name].mul_((mask.numel() / int(mask.sum())) ** 0.5)
+
+
 class Regrower:
     """Moves weights between the masks' places during training; `step` goes where the optimizer's step would.
 

@@ -21,7 +21,7 @@ def grown(cell: Cell, lab: Lab) -> Artifact:
     import torch
 
     from prunebench.masks import prunable_modules
-    from prunebench.regrow import Regrower
+    from prunebench.regrow import Regrower, rescale
 
     recipe = cell.recipe
     making = stages.making_of(cell, lab, pipeline.fresh(cell, lab))
@@ -31,6 +31,8 @@ def grown(cell: Cell, lab: Lab) -> Artifact:
             making.pruner = pruner = stages.pruner_of(cell, making, 1, start=not making.resumed)
         making.restore()
         weights = {name: module.weight for name, module in prunable_modules(making.model).items()}
+        if recipe.regrow_rescale and not making.resumed:
+            rescale(weights, pruner.masks)
         regrower = Regrower(recipe, weights, lambda: pruner.masks, pruner.replace, making.generator)
         meta = making.fitted(
             epochs=recipe.epochs,
