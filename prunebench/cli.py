@@ -96,7 +96,14 @@ def _parser() -> argparse.ArgumentParser:
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", help="epochs of dense training, instead of the recipe's")
     parser.add_argument("--fine-tune-epochs", dest="fine_tune_epochs", help="epochs of fine-tuning")
-    parser.add_argument("--recipe", help=f"one of {', '.join(profiles.recipe_names())}")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME[:KEY=VALUE…]",
+        help=f"one of {', '.join(profiles.recipe_names())}, or default; for example default:rewind=weights",
+    )
+    parser.add_argument("--device", metavar="NAME", help=settings.DEVICE_HELP)
+    parser.add_argument("--logs", metavar="DIR", help=settings.LOGS_HELP)
+    parser.add_argument("--tensorboard", action="store_true", help="TensorBoard's events beside the CSV under --logs")
     parser.add_argument("--data", metavar="DIR", help="folder of datasets; default PRUNEBENCH_DATA or .prunebench/data")
     parser.add_argument(
         "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
@@ -123,7 +130,11 @@ def _lab(options: argparse.Namespace, progress: Any) -> Any:
 
     root = settings.project_root()
     return Lab(
-        Store(settings.store(options.store, root)), settings.data(options.data, root), progress.tell, progress.said
+        Store(settings.store(options.store, root)),
+        settings.data(options.data, root),
+        progress.tell,
+        progress.said,
+        **settings.training(options.device, options.logs, options.tensorboard),
     )
 
 

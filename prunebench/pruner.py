@@ -165,6 +165,22 @@ class Pruner:
             for weight, factor in self._factors:
                 weight.mul_(factor).add_(0.0)  # -0 + 0 is +0
 
+    @property
+    def share(self) -> float:
+        """The share of the final sparsity that was last pruned to."""
+        return self._share
+
+    def replace(self, masks: Mapping[str, Tensor], share: float | None = None) -> None:
+        """Take other masks, {parameter name: bool, True = kept}, and apply them; share: of the final sparsity."""
+        if {n: tuple(m.shape) for n, m in masks.items()} != {
+            n: tuple(w.weight.shape) for n, w in self._modules.items()
+        }:
+            raise UsageError("these masks don't fit the model's prunable weights; take them from the same model")
+        self.masks = {name: masks[name].bool() for name in self._modules}
+        self._factors = None
+        self._share = self._share if share is None else share
+        self.enforce()
+
     def _prune(self, now: Callable[[float], float]) -> None:
         """Prune each layer to now(its final sparsity)."""
         scores = criteria.score(self.criterion, self.model, self._modules, data=self._data, loss=self._loss)
