@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench import datasets
+from prunebench import controls, datasets
 from prunebench.cell import Cell, derive_seed, digest
 from prunebench.registry import fingerprint
 
@@ -78,7 +78,7 @@ def dense_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
 
 
 def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
-    """All that decides a pruned checkpoint, its dense parent by key."""
+    """All that decides a pruned checkpoint, its dense parent by key, and where it copies proportions their cell."""
     codes = {
         f"{kind}_code": fingerprint(group, getattr(cell, kind))
         for kind, group in (
@@ -88,6 +88,7 @@ def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
             ("schedule", "schedules"),
         )
     }
+    original = controls.original(cell)
     return {
         "kind": "pruned",
         "revision": REVISION,
@@ -98,6 +99,7 @@ def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
         "schedule": cell.schedule,
         "sparsity": cell.sparsity,
         "recipe": cell.recipe.fine_tuning_fields(),
+        **({} if original is None else {"original": digest(pruned_spec(original, content))}),
         **{k: v for k, v in codes.items() if v is not None},
     }
 
@@ -114,8 +116,13 @@ def key_of(cell: Cell, content: str | None = None) -> str:
 
 def to_make(cells: Iterable[Cell], lab: Lab) -> list[Cell]:
     """Which cells' artifacts are missing from the store, dense parents included, in the order they'll be made."""
-    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in (cell.control, cell)}
+    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in _needed(cell)}
     return [cell for key, cell in wanted.items() if key not in lab.store]
+
+
+def _needed(cell: Cell) -> list[Cell]:
+    original = controls.original(cell)
+    return [cell.control, *([] if original is None else [original]), cell]
 
 
 def artifact(cell: Cell, lab: Lab) -> Artifact:
@@ -133,10 +140,13 @@ def artifact(cell: Cell, lab: Lab) -> Artifact:
 
 
 def _make(cell: Cell, lab: Lab) -> Artifact:
-    from prunebench import fine_tuning, rewinding, sparse_training
+    from prunebench import fine_tuning, rewinding, sparse_training, stages
 
     if cell.is_control:
         return fine_tuning.trained(cell, lab)
+    original = controls.original(cell)
+    if original is not None and artifact(original, lab).state is None:
+        return stages.orphan(cell, lab, "the cell whose proportions it copies diverged")
     if cell.recipe.rewind != "none":
         return rewinding.rewound(cell, lab)
     if cell.recipe.regrow != "none":

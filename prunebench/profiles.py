@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench import cell as cells
-from prunebench import granularities
+from prunebench import controls, granularities
 from prunebench.cell import Case, Cell, Recipe, check_sparsity
 from prunebench.errors import UsageError, unknown
 from prunebench.models.names import check_model
@@ -133,6 +133,8 @@ def plan(profile: str | None = None, overrides: Mapping[str, Any] | None = None)
     )
     fitting = _fitting(axes["granularities"], sparsities)
     kept = tuple(c for c in found if c.is_control or c.sparsity in fitting[c.granularity])
+    if _flag("controls", settings.get("controls", False)):
+        kept = tuple(cells.unique(one for c in kept for one in (c, *controls.twins(c))))
     return Plan(profile, kept, tuple(backends), tuple(batch_sizes), float(settings["timing_seconds"]))
 
 
@@ -171,6 +173,12 @@ def whole_number(what: str, value: Any, low: int) -> int:
     if number < low:
         raise UsageError(f"{what} {value} is too small; it must be at least {low}")
     return number
+
+
+def _flag(what: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{what} {value!r} can't be used; give true or false")
+    return value
 
 
 def _optional_integer(what: str, value: Any, low: int) -> int | None:

@@ -22,7 +22,7 @@ from prunebench.pytest_session import Session, machine_facts
 
 _PLANS = pytest.StashKey[dict[str, Any]]()  # question -> its plan
 _SESSION = pytest.StashKey[Session]()
-_OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe")
+_OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe", "controls")
 _ASIDE = {"layers": questions.layers, "networks": questions.networks}  # each in benchmarks/test_<question>.py
 _ARGUMENTS = {"case": "grid", "layer_case": "layers", "network_case": "networks"}
 
@@ -41,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="NAME[:KEY=VALUE…]",
         help=f"one of {', '.join(profiles.recipe_names())}; default by model and dataset",
     )
+    group.addoption("--controls", action="store_true", default=None, help=settings.CONTROLS_HELP)
     group.addoption("--device", metavar="NAME", help=settings.DEVICE_HELP)
     group.addoption("--logs", metavar="DIR", help=settings.LOGS_HELP)
     group.addoption("--tensorboard", action="store_true", help="TensorBoard's events beside the CSV under --logs")

@@ -8,6 +8,7 @@ from typing import Any
 
 from prunebench.errors import UsageError
 
+CONTROLS_HELP = "beside every pruned cell: random and magnitude with the cell's own share of every layer"
 DEVICE_HELP = "where training runs: auto (a GPU if there is one), cpu or cuda; default auto. Measuring is on the CPU"
 LOGS_HELP = "folder for a log.csv per checkpoint trained: epoch, rate, loss, validation accuracy; default none"
 

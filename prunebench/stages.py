@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prunebench import pipeline
+from prunebench import controls, pipeline
 from prunebench.cell import Cell, derive_seed, digest
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from prunebench.datasets.base import Dataset
     from prunebench.pipeline import Lab
+    from prunebench.proportions import Given
     from prunebench.pruner import Pruner
     from prunebench.store import Artifact
     from prunebench.training_log import TrainingLog
@@ -61,6 +62,7 @@ class Making:
         device = self.lab.device
         if self.pruner is not None and (masks := u.more("mask.")):
             self.pruner.replace({n: m.to(device) for n, m in masks.items()}, u.values["share"])
+            self.pruner.prunings = u.values["prunings"]
         if self.generator is not None:
             self.generator.set_state(u.tensors["generator"])  # type: ignore[index]
         self.kept_values.update(u.values["around"])
@@ -119,11 +121,11 @@ class Making:
         return made
 
     def with_masks(self, meta: dict[str, Any]) -> dict[str, Any]:
-        """The metadata with what is known of the masks: how many weights they keep, and collapse."""
+        """The metadata with what is known of the masks: weights kept, those each pruning took per layer, collapse."""
         assert self.pruner is not None
         kept = sum(int(mask.sum()) for mask in self.pruner.masks.values())
         warned = {"collapse": max(self.collapses, default=None), "not_pruned": max(self.not_pruned, default=None)}
-        return {**meta, "kept": kept, **warned}
+        return {**meta, "kept": kept, "prunings": self.pruner.prunings, **warned}
 
     def _note(self) -> None:
         from prunebench.masks import NotPrunedWarning
@@ -141,7 +143,7 @@ class Making:
         tensors = {}
         if self.pruner is not None:
             tensors = {f"mask.{name}": mask for name, mask in self.pruner.masks.items()}
-            values["share"] = self.pruner.share
+            values["share"], values["prunings"] = self.pruner.share, self.pruner.prunings
         if self.generator is not None:
             tensors["generator"] = self.generator.get_state()
         return tensors, values
@@ -185,17 +187,34 @@ def pruner_of(cell: Cell, making: Making, steps: int, start: bool) -> Pruner:
     """The cell's pruner on the model in the making; start: a one-shot schedule prunes now."""
     from prunebench.pruner import Pruner
 
+    proportions = proportions_of(cell, making.lab)
     return Pruner(
         making.model,
-        cell.sparsity,
+        cell.sparsity if proportions is None else None,
         cell.criterion,
         cell.scope,
         cell.schedule,
         steps,
         granularity=cell.granularity,
         data=_scoring_data(making.data, cell.seed),
+        proportions=proportions,
         start=start,
     )
+
+
+def proportions_of(cell: Cell, lab: Lab) -> Given | None:
+    """What a twin copies: the weights that each pruning of its original left out of every layer; None for others."""
+    original = controls.original(cell)
+    if original is None:
+        return None
+    made = pipeline.artifact(original, lab)
+    if "prunings" in made.meta:
+        return list(made.meta["prunings"])
+    # Stored before prunings were recorded: its zeros tell the last one, the schedule those before.
+    from prunebench.masks import masks_of
+    from prunebench.proportions import removed
+
+    return removed(masks_of(pipeline.model_of(original, made, lab)))
 
 
 def teacher_of(cell: Cell, lab: Lab) -> nn.Module | None:
@@ -215,10 +234,10 @@ def mask_seed(cell: Cell, lab: Lab, *purpose: str) -> AbstractContextManager[Non
     return own_random(derive_seed(cell.seed, "masks", *purpose), torch.device(lab.device))
 
 
-def orphan(cell: Cell, lab: Lab) -> Artifact:
-    """What is published where a cell's dense parent diverged."""
+def orphan(cell: Cell, lab: Lab, reason: str = "its dense parent diverged") -> Artifact:
+    """What is published where a checkpoint that a cell starts from diverged."""
     spec = pipeline.spec_of(cell, lab.content(cell))
-    return lab.store.put(digest(spec), spec, {"status": "diverged", "reason": "its dense parent diverged"}, None)
+    return lab.store.put(digest(spec), spec, {"status": "diverged", "reason": reason}, None)
 
 
 def _scoring_data(data: Dataset, seed: int) -> list[tuple[Tensor, Tensor]]:
