@@ -25,6 +25,7 @@ MODES = {
     # Random criteria draw from the training's own generator, crops from the order's; lenet5 is channels_last.
     "dense": Cell("digits:size=16", "lenet5", recipe=SGD),
     "pruned": CELL,
+    "twin": replace(CELL, criterion="l1", scope="like:criterion=random:scope=global"),
     "rewound": replace(CELL, recipe=replace(SGD, rewind="weights", rewind_epoch=1, prune_rounds=2)),
     "grown": replace(
         CELL, schedule="one_shot", recipe=replace(ADAM, regrow="random", regrow_every=4, distill_weight=0.2)
