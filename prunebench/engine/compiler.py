@@ -219,7 +219,7 @@ def _compared(
 
     def native_all() -> nn.Module:
         made = _traced(model, small, 0.0, threads)
-        _hand_out(made, True, [])
+        _hand_out(made, True, [], {})
         return made
 
     def right(candidate: nn.Module) -> bool:
