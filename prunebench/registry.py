@@ -78,8 +78,8 @@ def criterion(
 ) -> Callable[[Any], Any]:
     """Register `f(layer, **params) -> scores` (the weight's shape, higher = keep) as a pruning criterion.
 
-    needs: what the harness must gather on the layer ("gradients", "activations"); rounds: how often pb.prune
-    rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a function
+    needs: what must be gathered on the layer ("gradients", "input_norms", …: the names in criteria.NEEDS); rounds: how
+    often pb.prune rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a function
     of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row.
     """
     return _register("criteria", name, needs=tuple(needs), rounds=rounds, reduce=reduce, compare=compare)
