@@ -1,6 +1,6 @@
 """Need `synaptic_flow`: the gradient of log R, R the sum of outputs for an all-ones input and absolute parameters.
 
-Tanaka et al. 2020, "Pruning neural networks without any data by iteratively conserving synaptic flow", equation 3.
+Tanaka et al. 2020, "Pruning neural networks without any data by iteratively conserving synaptic flow".
 No sample is read: data gives the input's shape, or else the model's attribute `input_shape`, (channels, height, width).
 """
 
