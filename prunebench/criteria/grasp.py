@@ -1,8 +1,8 @@
 """GraSP (Wang et al. 2020, "Picking winning tickets before training by preserving gradient flow").
 
-The score there, S(-w) = -w ⊙ Hg, is to first order, half of what removing w adds to the squared gradient norm gᵀg. The paper
-removes the highest, that is, keeps weights whose loss would weaken the gradient most; here higher = keep, so the sign
-is turned: w ⊙ Hg. The loss is taken on logits / 200, as in the paper.
+The score there, S(-w) = -w ⊙ Hg, is to first order half of what removing w adds to the squared gradient norm gᵀg. The
+paper removes the highest, that is, keeps the weights whose loss would weaken the gradient most; here higher = keep, so
+the sign is turned: w ⊙ Hg. The loss is taken on logits / 200, as in the paper.
 """
 
 from __future__ import annotations
