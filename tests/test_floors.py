@@ -24,6 +24,7 @@ FLOORS = [
         "facts",
         "answers",
         "shapes",
+        "rows",
     },
     {
         "datasets",
