@@ -86,9 +86,9 @@ def criterion(
 ) -> Callable[[Any], Any]:
     """Register `f(layer, **params) -> scores` (the weight's shape, higher = keep) as a pruning criterion.
 
-    needs: what the harness must gather on the layer ("gradients", "activations"); rounds: how often pb.prune
-    rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a function
-    of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; check: see below.
+    needs: what must be gathered on the layer ("gradients", "input_norms", …: the names in criteria.NEEDS); rounds: how
+    often it rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a
+    function of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; check: see below.
 
     Every decorator here takes check=f: f(**params) gets all parameters that have a default, and raises ValueError
     with a remedy ("give p > 0") for values that can't be; it is asked as soon as a string such as "lp:p=-1" is read.
@@ -250,7 +250,9 @@ def own_sparsity(plugin: Plugin, spec: Spec, key: str) -> float | None:
 
 def _wrong_kind(value: Any, default: Any) -> str | None:
     # A number where the default is one; NaN is none.
-    if isinstance(default, bool) or not isinstance(default, (int, float)):
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "give true or false"
+    if not isinstance(default, (int, float)):
         return None
     return "give a number" if isinstance(value, (str, bool)) or value != value else None
 

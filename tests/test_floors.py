@@ -29,6 +29,7 @@ FLOORS = [
         "facts",
         "answers",
         "shapes",
+        "rows",
     },
     {
         "datasets",

@@ -114,6 +114,9 @@ def test_of_tied_layers_the_lowest_counts():
     assert masks["stem.weight"].all()
     assert masks["stages.0.2.conv2.weight"].all()  # added to the stem's output
     assert int(masks["stages.0.0.conv1.weight"].flatten(1).any(1).sum()) == 8
+    own = {"stem": 0.75, "stages.0.2.conv2": 0.25}
+    masks = pb.prune(model, 0.5, granularity="filter", scope="layerwise", overrides=own)
+    assert [int(masks[f"{n}.weight"].flatten(1).any(1).sum()) for n in own] == [12, 12]
 
 
 def test_an_excluded_layer_needs_no_sparsity():
