@@ -45,10 +45,14 @@ def protected(scores: Tensor) -> Tensor:
 
 
 def select(sets: Sequence[UnitSet], counts: Sequence[int]) -> dict[str, Tensor]:
-    """The masks after each set loses its count of lowest units; at least one unit of a set stays."""
+    """The masks after each set loses its count of lowest units; at least one unit of a set stays.
+
+    A layer may be in several sets, each with its own part of the weights.
+    """
     masks: dict[str, Tensor] = {}
     for unit_set, count in zip(sets, counts, strict=True):
-        masks.update(unit_set.expand(~lowest(unit_set.scores, min(count, unit_set.units - 1))))
+        chosen = unit_set.expand(~lowest(unit_set.scores, min(count, unit_set.units - 1)))
+        masks.update({name: masks[name] & mask if name in masks else mask for name, mask in chosen.items()})
     return masks
 
 

@@ -55,7 +55,7 @@ def reading(layer: Layer) -> Reading:
     if len(layer.inputs) > 1:
         zero = torch.stack([k == 0 for k in layer.inputs]).all(0)
         constant = torch.where(zero, 0.0, torch.full_like(constant, float("nan")))
-    reads = layer.reads()
+    reads = layer.reads
     if layer.depthwise:
         # Its own filter goes with the channel: whoever reads that filter decides.
         reads = torch.zeros_like(reads)

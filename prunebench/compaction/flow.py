@@ -66,9 +66,9 @@ class Flow(TorchFunctionMode):
                 self.classes.pin(narrow(self._value(leaf).ids))
 
     def _value(self, tensor: Tensor) -> Value:
-        """What is known of a tensor: everything of the model's own, nothing of one that was never followed."""
+        """What is known of a tensor: a model's own parameter or buffer is, one that was never followed isn't."""
         found = self._values.get(tensor)
-        if found is None and id(tensor) in self._own and tensor.is_floating_point():
+        if found is None and id(tensor) in self._own and id(tensor) not in self._owners and tensor.is_floating_point():
             return Value(torch.zeros((), dtype=torch.int64).expand(tensor.shape), _plain(tensor))
         return found or unknown(tensor.shape)
 
@@ -220,7 +220,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _known_outputs(layer: Layer, known: Tensor, axis: int, call: Call, given: Mapping[str, Any]) -> Tensor:
     """A filter's output is known where it has no weight for any channel that isn't known."""
-    shape, reads, size = call.out.shape, layer.reads(), known.shape[axis]
+    shape, reads, size = call.out.shape, layer.reads, known.shape[axis]
     bias = torch.zeros(len(layer.rows)).double() if layer.module.bias is None else _plain(layer.module.bias)
     rows = narrow(known).movedim(axis, 0).flatten(1)
     missing = rows.isnan().any(1).expand(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,13 +37,17 @@ class Layer:
 
     def weight(self) -> Tensor:
         """float64 (filters, input channels / groups, taps), on the CPU."""
-        weight = self.module.weight.detach().double().cpu()
+        return self._oriented().double().cpu()
+
+    def _oriented(self) -> Tensor:
+        weight: Tensor = self.module.weight.detach()
         weight = weight.transpose(0, 1) if getattr(self.module, "transposed", False) else weight
         return weight.flatten(2) if weight.ndim > 2 else weight[:, :, None]
 
+    @cached_property
     def reads(self) -> Tensor:
         """bool (filters, input channels): True where a filter has a nonzero weight for a channel."""
-        nonzero = (self.weight() != 0).any(2)
+        nonzero = (self._oriented() != 0).any(2).cpu()
         if self.groups == 1:
             return nonzero
         wide = torch.zeros(len(self.rows), self.groups, nonzero.shape[1], dtype=torch.bool)

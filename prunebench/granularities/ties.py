@@ -91,13 +91,15 @@ def tied_filters(model: nn.Module, modules: Mapping[str, Any]) -> list[tuple[str
         graph = fx.Tracer().trace(model)
     except Exception:  # any of user code's own errors on a proxy: the model can't be traced
         return [(name,) for name in list(modules)[:-1]]
-    flow = _Flow(model, names)
+    flow = Flow(model, names)
     for node in graph.nodes:
         flow.visit(node)
     return flow.groups()
 
 
-class _Flow:
+class Flow:
+    """Follows filters through a traced model: `channels` of each node, `fixed` those that stay."""
+
     def __init__(self, model: nn.Module, names: Mapping[int, str]) -> None:
         self.model, self.names = model, names
         self.ids = _Union()
