@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
 from torch.utils._pytree import tree_leaves
 
 from prunebench.compaction.choice import Reading, kept_channels, reading
@@ -58,7 +59,7 @@ def compact(model: nn.Module, example_input: Tensor) -> nn.Module:
     `compaction_report` is a `Report`: what went, what stayed.
 
     A filter goes where nothing downstream depends on it: its readers' weights for it are all zero, or what it puts out
-    is a constant (its weights are zero; biases and batch norms are not pruned) that can be added to the readers' biases.
+    is a constant (its weights are zero, but biases and batch norms are not pruned) that its readers' biases can take.
     Where a reader pads with zeros a constant is no bias; then one of its constant channels stays and speaks for all.
     Channels that residual adds, products or a concatenation bring together go together or not at all; those that an
     operation mixes in a way not known here stay. Convolutions in groups stay in groups of equal size.
@@ -66,7 +67,7 @@ def compact(model: nn.Module, example_input: Tensor) -> nn.Module:
     In training mode the copy is a model of its own: batch statistics of channels that are gone are gone too.
     A compacted model has its own shapes: store it with `pb.save` and load it into a copy of itself (or pickle it
     whole with torch.save); the class's constructor makes the uncompacted one.
-    Raises UsageError for what isn't a model or a tensor, and where the model can't be copied or doesn't take the example.
+    Raises UsageError for what isn't a model or a tensor, and where the model can't be copied or can't take the example.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"compact takes a torch.nn.Module, not {type(model).__name__}")
@@ -95,14 +96,16 @@ def _copied(model: nn.Module) -> nn.Module:
     try:
         base = copy.deepcopy(model).eval()
     except Exception as error:
-        raise UsageError(f"{type(model).__name__} can't be copied, so it can't be compacted: {reason(error)}") from error
+        raise UsageError(
+            f"{type(model).__name__} can't be copied, so it can't be compacted: {reason(error)}"
+        ) from error
     if isinstance(base, torch.jit.ScriptModule) or hasattr(base, "_orig_mod"):
         raise UsageError(
             f"{type(model).__name__} is compiled, so its layers can't be followed; compact the model it was made from"
         )
     for name, module in base.named_modules():
         if getattr(module, "parametrizations", None) or any(
-            isinstance(h, torch.nn.utils.prune.BasePruningMethod) for h in module._forward_pre_hooks.values()
+            isinstance(h, BasePruningMethod) for h in module._forward_pre_hooks.values()
         ):
             raise UsageError(
                 f"layer {name!r} is pruned by torch.nn.utils.prune or parametrised; "
@@ -169,7 +172,10 @@ def _why_nothing(readings: Sequence[Reading]) -> str:
     dead = [r.layer.name for r in readings if not bool(r.layer.reads.any(1).all())]
     if not dead:
         return ""
-    return f"filters that are all zero in {', '.join(dead)} meet operations that need them"
+    return (
+        f"the filters that are all zero in {', '.join(dead)} are needed: what they put out is a constant that "
+        "can't move, or meets an operation that can't lose channels"
+    )
 
 
 def _report(base: nn.Module, small: nn.Module, x: Tensor, before: Costs, error: float, note: str) -> Report:

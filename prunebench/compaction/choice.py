@@ -4,8 +4,8 @@ A class of channels can go where every layer that reads it reads nothing, or a c
 
 - zero: nothing has to fit in;
 - any other constant read by a linear layer, or by a convolution without padding: it joins the reader's bias;
-- one read by a convolution that pads with zeros, whose contribution is smaller at the border and so is no bias: it joins
-  another constant channel of the same reader. All of them together become one channel, which stays, with the weights
+- one read by a convolution that pads with zeros, whose contribution is another at the border and so is no bias: it
+  joins another constant channel of the same reader. All of them become one channel r, which stays, with the weights
   sum_c (k_c / k_r) W[:, c]: exact at the border too, because the convolution is linear in its input.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from prunebench.compaction.layers import Layer
 
-# The constant that takes the others' part is at least this share of the largest of them: dividing by it must be harmless.
+# The constant that takes the others' part is at least this share of the largest of them, since it divides them.
 STEADY = 1e-2
 
 

@@ -3,7 +3,7 @@
 For each tensor the flow holds which channel every element belongs to and which values don't depend on the input.
 Operations that only move elements (views, concatenation, splitting) are run on those tensors themselves, so that they
 need no rule of their own; elementwise operations unite channels; conv and linear layers begin new ones. Whatever has
-no rule pins all channels that it touches. Models with control flow need nothing special: it is the run that is followed.
+no rule pins all channels that it touches. Control flow needs nothing special: it is one run that is followed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -148,13 +147,14 @@ class Flow(TorchFunctionMode):
         value = call.values[id(x)]
         ids = channels(value.ids, axis)
         if ids is None:
-            return self._unclear()
+            self._check_unclear()
+            return None
         padding = given.get("padding", 0)
         unpadded = padding == "valid" or not (isinstance(padding, str) or bool(torch.tensor(padding).any()))
         exact = flat or (unpadded and not module.transposed)
         layer = self._layer(name, module, ids, exact)
         layer.inputs.append(constants(value.known, axis))
-        known = _known_outputs(layer, value.known, axis, call, given)
+        known = along(_known_outputs(layer), axis, call.out.ndim).expand(call.out.shape)
         return [Value(along(layer.rows, axis, call.out.ndim).expand(call.out.shape), known)]
 
     def _layer(self, name: str, module: Any, ids: Tensor, exact: bool) -> Layer:
@@ -180,7 +180,8 @@ class Flow(TorchFunctionMode):
             return None
         ids = channels(value.ids, 1)
         if ids is None:
-            return self._unclear()
+            self._check_unclear()
+            return None
         name, module = owner
         if name not in self.norms:
             self.norms[name] = Norm(name, module, ids if self.given is None else self.given[name][1])
@@ -194,7 +195,7 @@ class Flow(TorchFunctionMode):
         known = narrow(value.known) * along(scale, 1, call.out.ndim) + along(shift, 1, call.out.ndim)
         return [Value(value.ids, known.expand(call.out.shape))]
 
-    def _unclear(self) -> None:
+    def _check_unclear(self) -> None:
         if self.classes.fixed:
             raise Mismatch
 
@@ -218,19 +219,16 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().double().cpu()
 
 
-def _known_outputs(layer: Layer, known: Tensor, axis: int, call: Call, given: Mapping[str, Any]) -> Tensor:
-    """A filter's output is known where it has no weight for any channel that isn't known."""
-    shape, reads, size = call.out.shape, layer.reads, known.shape[axis]
-    bias = torch.zeros(len(layer.rows)).double() if layer.module.bias is None else _plain(layer.module.bias)
-    rows = narrow(known).movedim(axis, 0).flatten(1)
-    missing = rows.isnan().any(1).expand(size)
-    nonzero = ~missing & (rows != 0).any(1).expand(size)
-    found = ~reads[:, missing].any(1)
-    if not bool((found[:, None] & reads[:, nonzero]).any()):
-        return along(torch.where(found, bias, NAN), axis, len(shape)).expand(shape)
-    constant = constants(known, axis)
-    if layer.exact and layer.groups == 1 and not bool(constant[nonzero].isnan().any()):
-        total = bias + layer.weight().sum(2) @ torch.where(nonzero, constant, 0.0)
-        return along(torch.where(found, total, NAN), axis, len(shape)).expand(shape)
-    changed = {"input": known.nan_to_num(0.0), "weight": _plain(layer.module.weight), "bias": bias}
-    return torch.where(along(found, axis, len(shape)), call.func(**{**given, **changed}), NAN)
+def _known_outputs(layer: Layer) -> Tensor:
+    """float64 (filters,): what a filter puts out everywhere, where no channel that it reads depends on the input.
+
+    Where zeros are padded that holds for zeros only: other constants make a map with a border.
+    """
+    constant = layer.inputs[-1]
+    wanted = constant.isnan() if layer.exact else constant.isnan() | (constant != 0)
+    known = ~layer.reads[:, wanted].any(1)
+    total = torch.zeros(len(layer.rows)).double() if layer.module.bias is None else _plain(layer.module.bias)
+    if bool(constant.nan_to_num(0.0).any()) and bool(known.any()):
+        group = torch.arange(len(layer.rows)) // (len(layer.rows) // layer.groups)
+        total = total + (layer.weight().sum(2) * constant.nan_to_num(0.0).view(layer.groups, -1)[group]).sum(1)
+    return torch.where(known, total, NAN)

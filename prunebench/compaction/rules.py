@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from prunebench.compaction.classes import Classes
-from prunebench.compaction.values import Value, channels, narrow, unknown, varies
+from prunebench.compaction.values import NAN, Value, along, channels, constants, narrow, varies
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ def _identity(call: Call, classes: Classes) -> list[Value] | None:
 
 
 def _dropout(call: Call, classes: Classes) -> list[Value] | None:
-    training = call.kwargs.get("training", call.args[2] if len(call.args) > 2 else True)
-    return None if training else _identity(call, classes)
+    return None if _argument(call, 2, "training", True) else _identity(call, classes)
 
 
 def _elementwise(call: Call, classes: Classes) -> list[Value] | None:
@@ -75,10 +74,9 @@ def _elementwise(call: Call, classes: Classes) -> list[Value] | None:
 
 def _meet(lead: Tensor, other: Tensor, classes: Classes) -> None:
     """Unite the channels that one operand's broadcasting puts together; one spread over many channels has to stay."""
-    if other.numel() == 1:
-        if lead.numel() > 1:
-            classes.pin(other)
-            return
+    if other.numel() == 1 and lead.numel() > 1:
+        classes.pin(other)
+        return
     padded = other[(None,) * (lead.ndim - other.ndim)]
     for axis in range(lead.ndim):
         if padded.shape[axis] == 1 and lead.shape[axis] > 1 and varies(lead, axis):
@@ -94,72 +92,103 @@ def _moving(call: Call, classes: Classes) -> list[Value] | None:
         return None
     if call.name not in ("cat", "concat", "concatenate", "stack") and len(call.values) != len(call.followed):
         return None  # an index or a shape that is itself a tensor
-    ids, known = (call.again(lambda v, kind=kind: getattr(v, kind)) for kind in ("ids", "known"))
+    ids, known = call.again(lambda v: v.ids), call.again(lambda v: v.known)
     return [Value(i, k) for i, k in zip(tree_leaves(ids), tree_leaves(known), strict=True)]
 
 
 def _pad(call: Call, classes: Classes) -> list[Value] | None:
-    sizes = call.kwargs.get("pad", call.args[1] if len(call.args) > 1 else ())
-    if len(sizes) <= 2 * (call.out.ndim - 2):
-        return _spatial(call, classes)
+    sizes = _argument(call, 1, "pad")
+    constant = _argument(call, 2, "mode", "constant") == "constant"
+    value = float(_argument(call, 3, "value") or 0.0)
     x = call.values[id(call.args[0])]
-    mode = call.kwargs.get("mode", call.args[2] if len(call.args) > 2 else "constant")
+    if len(sizes) <= 2 * (call.out.ndim - 2):
+        return _maps(call, (lambda k: k == value) if constant else _any)
     # Padding channels are no filter's: they stay.
-    ids = torch.nn.functional.pad(x.ids, sizes, value=0)
-    return [Value(ids, call.again(lambda v: v.known))] if mode == "constant" else None
+    pad = torch.nn.functional.pad
+    return [Value(pad(x.ids, sizes, value=0), pad(x.known, sizes, value=value))] if constant else None
 
 
-def _spatial(call: Call, classes: Classes) -> list[Value] | None:
-    """Pooling, resizing and padding of maps: (n, channels, …), channel by channel."""
+def _pool(call: Call, classes: Classes) -> list[Value] | None:
+    """Resizing, and pooling that never counts padding: what is the same everywhere stays what it is."""
+    return _maps(call, _any)
+
+
+def _average(call: Call, classes: Classes) -> list[Value] | None:
+    padding, divisor = _argument(call, 3, "padding", 0), _argument(call, 6, "divisor_override")
+    return _maps(call, _any if divisor is None and not torch.tensor(padding).any() else _zero)
+
+
+def _norm_pool(call: Call, classes: Classes) -> list[Value] | None:
+    return _maps(call, _zero)
+
+
+def _any(known: Tensor) -> Tensor:
+    return ~known.isnan()
+
+
+def _zero(known: Tensor) -> Tensor:
+    return known == 0
+
+
+def _maps(call: Call, stays: Callable[[Tensor], Tensor]) -> list[Value] | None:
+    """Maps (n, channels, …) to maps, channel by channel; stays: which constants are the same afterwards.
+
+    Others count as unknown, even where a border's part could be told: it would hold for one size of images only.
+    """
     if not isinstance(call.out, Tensor) or len(call.values) != 1 or call.out.ndim < 3:
         return None
     (x,) = call.values.values()
     ids = channels(x.ids, 1)
     if ids is None or x.ids.ndim != call.out.ndim or len(ids) != call.out.shape[1]:
         return None
-    spread = ids.view(-1, *[1] * (call.out.ndim - 2)).expand(call.out.shape)
-    if bool(narrow(x.known).isnan().all()):
-        return [Value(spread, unknown(call.out.shape).known)]
-    return [Value(spread, call.again(lambda v: v.known))]
+    known = constants(x.known, 1)
+    known = torch.where(stays(known), known, torch.full_like(known, NAN))
+    return [Value(*(along(v, 1, call.out.ndim).expand(call.out.shape) for v in (ids, known)))]
 
 
 def _reducing(call: Call, classes: Classes) -> list[Value] | None:
-    """Means and sums over axes along which the channel stays the same."""
-    arguments = [*call.args[1:3]]
-    axes = call.kwargs.get("dim", call.kwargs.get("axis", arguments[0] if arguments else None))
-    keep = bool(call.kwargs.get("keepdim", arguments[1] if len(arguments) > 1 else False))
+    """Means, sums and extremes over axes along which the channel stays the same."""
+    axes, keep = _argument(call, 1, "dim", call.kwargs.get("axis")), bool(_argument(call, 2, "keepdim", False))
     if axes is None or not isinstance(call.out, Tensor):
         return None
     x = call.values[id(call.args[0])]
     axes = [axes] if isinstance(axes, int) else list(axes)
     if any(varies(x.ids, axis) for axis in axes):
         return None
-    ids = torch.amax(x.ids, axes, keepdim=keep)
-    return [Value(ids, call.again(lambda v: v.known))]
+    known = call.again(lambda v: v.known)
+    if call.name == "sum":
+        known = torch.where(known == 0, 0.0, NAN)  # another size of images, another sum
+    return [Value(torch.amax(x.ids, axes, keepdim=keep), known)]
+
+
+def _argument(call: Call, position: int, name: str, default: Any = None) -> Any:
+    return call.args[position] if len(call.args) > position else call.kwargs.get(name, default)
 
 
 # Names without the underscores around them: `add_` and `__iadd__` do to channels what `add` does.
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
 _SAME = ("contiguous", "clone", "detach", "to", "float", "double", "half", "bfloat16", "type_as", "requires_grad")
 _ELEMENTWISE = (
-    "relu relu6 hardswish hardsigmoid hardtanh silu gelu sigmoid tanh leaky_relu elu selu celu softplus mish logsigmoid "
-    "softsign tanhshrink hardshrink softshrink threshold exp log sqrt rsqrt abs neg pow square clamp clamp_min clamp_max "
-    "reciprocal erf sin cos add sub mul div true_divide truediv maximum minimum iadd isub imul itruediv idiv radd rsub "
-    "rmul rdiv rtruediv subtract multiply divide"
+    "relu relu6 hardswish hardsigmoid hardtanh silu gelu sigmoid tanh leaky_relu elu selu celu softplus mish "
+    "logsigmoid softsign tanhshrink hardshrink softshrink threshold exp log sqrt rsqrt abs neg pow square erf sin cos "
+    "clamp clamp_min clamp_max reciprocal maximum minimum add sub mul div subtract multiply divide true_divide "
+    "iadd isub imul idiv itruediv radd rsub rmul rdiv rtruediv truediv"
 )
 _MOVING = (
     "view reshape flatten unflatten transpose permute movedim moveaxis squeeze unsqueeze cat concat concatenate chunk "
     "split split_with_sizes tensor_split unbind stack getitem narrow select swapaxes swapdims expand t roll flip "
     "pixel_shuffle pixel_unshuffle repeat"
 )
-_POOLS = [f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max", "lp") for d in (1, 2, 3)]
+_POOLS = [f"{kind}_pool{d}d" for kind in ("max", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)]
 
 RULES: dict[str, _Rule] = {
     **dict.fromkeys(_DROPOUTS, _dropout),
     **dict.fromkeys(_SAME, _identity),
     **dict.fromkeys(_ELEMENTWISE.split(), _elementwise),
     **dict.fromkeys(_MOVING.split(), _moving),
-    **dict.fromkeys([*_POOLS, "interpolate", "upsample", "upsample_nearest", "upsample_bilinear"], _spatial),
+    **dict.fromkeys([*_POOLS, "interpolate", "upsample", "upsample_nearest", "upsample_bilinear"], _pool),
+    **{f"avg_pool{d}d": _average for d in (1, 2, 3)},
+    **{f"lp_pool{d}d": _norm_pool for d in (1, 2, 3)},
     **dict.fromkeys(("mean", "sum", "amax", "amin"), _reducing),
     "pad": _pad,
 }

@@ -37,7 +37,8 @@ def along(vector: Tensor, axis: int, ndim: int) -> Tensor:
 
 def narrow(tensor: Tensor) -> Tensor:
     """The tensor with every expanded (stride 0) axis cut to length 1: the same under broadcasting."""
-    return tensor[tuple(slice(0, 1) if step == 0 and n else slice(None) for n, step in zip(tensor.shape, tensor.stride()))]
+    axes = zip(tensor.shape, tensor.stride(), strict=True)
+    return tensor[tuple(slice(0, 1) if step == 0 and n else slice(None) for n, step in axes)]
 
 
 def per_channel(tensor: Tensor, axis: int) -> tuple[Tensor, Tensor]:

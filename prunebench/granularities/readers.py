@@ -14,7 +14,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from prunebench.granularities.ties import Flow
+from prunebench.granularities.ties import CONCATENATIONS, Flow
 
 _MIXING = (nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm, nn.LocalResponseNorm, nn.Softmax)
 _MIXING_FUNCTIONS = ("softmax", "log_softmax", "layer_norm", "group_norm", "instance_norm", "normalize")
@@ -72,7 +72,7 @@ class _Reading(Flow):
         if name is not None and known:
             self.inputs.setdefault(name, reached)
             if _depthwise(module) and len(reached) != 1:
-                self.fixed.update((*reached, *out))
+                self.fixed.update((*reached, *(out or ())))
         return out
 
     def _function(self, node: fx.Node, inputs: list[Any]) -> Any:
@@ -83,9 +83,10 @@ class _Reading(Flow):
         if name in ("view", "reshape") and len(node.args) == 3 and node.args[2] == -1:
             return inputs[0]  # (n, -1): flattened
         out = super()._function(node, inputs)
-        if out is None or name in _MIXING_FUNCTIONS or any(c is not None and len(c) != len(out) for c in inputs):
-            if name not in ("cat", "concat", "concatenate") or out is None:
-                self.fixed.update(i for channels in inputs for i in channels or ())
+        joined = out is not None and target in CONCATENATIONS
+        alike = out is not None and all(c is None or len(c) == len(out) for c in inputs)
+        if name in _MIXING_FUNCTIONS or not (joined or alike):
+            self.fixed.update(i for channels in inputs for i in channels or ())
         return out
 
     def reads(self) -> list[tuple[int, tuple[Read, ...]]]:

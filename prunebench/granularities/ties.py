@@ -31,7 +31,7 @@ _ELEMENTWISE = {
     torch.maximum,
     torch.minimum,
 }
-_CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
+CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
 # By name, because torch and torch.nn.functional hold several functions for each.
 _KEEPING_CHANNELS = (
     "relu",
@@ -152,7 +152,7 @@ class Flow:
                     for a, b in zip(known[0], other, strict=True):
                         self.ids.unite(a, b)
             return known[0] if known and len(known) == len(inputs) else None
-        if target in _CONCATENATIONS:
+        if target in CONCATENATIONS:
             dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
             if dim == 1 and all(c is not None for c in inputs):
                 return tuple(i for channels in inputs for i in channels or ())
