@@ -93,25 +93,20 @@ def compact(model: nn.Module, example_input: Tensor) -> nn.Module:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    try:
-        base = copy.deepcopy(model).eval()
-    except Exception as error:
-        raise UsageError(
-            f"{type(model).__name__} can't be copied, so it can't be compacted: {reason(error)}"
-        ) from error
-    if isinstance(base, torch.jit.ScriptModule) or hasattr(base, "_orig_mod"):
-        raise UsageError(
-            f"{type(model).__name__} is compiled, so its layers can't be followed; compact the model it was made from"
-        )
-    for name, module in base.named_modules():
-        if getattr(module, "parametrizations", None) or any(
-            isinstance(h, BasePruningMethod) for h in module._forward_pre_hooks.values()
-        ):
+    kind = type(model).__name__
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
+        raise UsageError(f"{kind} is compiled, so its layers can't be cut; compact the model it was made from")
+    for name, module in model.named_modules():
+        masked = any(isinstance(h, BasePruningMethod) for h in module._forward_pre_hooks.values())
+        if masked or hasattr(module, "parametrizations"):
             raise UsageError(
-                f"layer {name!r} is pruned by torch.nn.utils.prune or parametrised; "
-                "make that permanent first, with torch.nn.utils.prune.remove or parametrize.remove_parametrizations"
+                f"layer {name!r} is pruned by torch.nn.utils.prune or parametrised; make that permanent first, "
+                "with torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations"
             )
-    return base
+    try:
+        return copy.deepcopy(model).eval()
+    except Exception as error:
+        raise UsageError(f"{kind} can't be copied, so it can't be compacted: {reason(error)}") from error
 
 
 def _counted(model: nn.Module, x: Tensor) -> Costs:
@@ -144,13 +139,16 @@ def _smaller(base: nn.Module, x: Tensor) -> tuple[nn.Module | None, str]:
         trouble = _trouble(small, x, flow, kept)
         if trouble is None:
             return small, ""
-        stuck = torch.isin(roots, roots[trouble]) & ~kept
-        # Where the trouble's own channels are all there, its cause lies elsewhere: nothing goes.
+        # Where an operation's own channels are all there, the cause lies before it: splitting in halves, say.
+        for _, ids in reversed(flow.touched[: trouble + 1]):
+            stuck = torch.isin(roots, roots[ids]) & ~kept
+            if bool(stuck.any()):
+                break
         pinned = pinned | stuck if bool(stuck.any()) else torch.ones_like(pinned)
 
 
-def _trouble(small: nn.Module, x: Tensor, flow: Flow, kept: Tensor) -> Tensor | None:
-    """The channels at the first operation that fails or finds others than expected; None where all is well."""
+def _trouble(small: nn.Module, x: Tensor, flow: Flow, kept: Tensor) -> int | None:
+    """The first operation that fails or finds other channels than expected; None where all is well."""
     given = {
         **{r.name: (r.rows[kept[r.rows]], r.columns[kept[r.columns]]) for r in flow.layers.values()},
         **{n.name: (n.columns, n.columns[kept[n.columns]]) for n in flow.norms.values()},
@@ -164,7 +162,7 @@ def _trouble(small: nn.Module, x: Tensor, flow: Flow, kept: Tensor) -> Tensor | 
         same = zip(flow.touched, second.touched, strict=False)
         differing = (i for i, (a, b) in enumerate(same) if a[0] != b[0])
         failed = next(differing, -1 if len(flow.touched) == len(second.touched) else 0)
-    return None if failed < 0 else flow.touched[min(failed, len(flow.touched) - 1)][1]
+    return None if failed < 0 else min(failed, len(flow.touched) - 1)
 
 
 def _why_nothing(readings: Sequence[Reading]) -> str:

@@ -68,26 +68,35 @@ def kept_channels(readings: Sequence[Reading], roots: Tensor, pinned: Tensor) ->
     roots: each channel's class; `pinned` is bool (channels,).
     """
     kept = pinned.clone()
-    while True:
+
+    def needed(r: Reading) -> None:
+        _keep(kept, roots, r.layer.columns[r.reads[kept[r.layer.rows]].any(0) & ~r.harmless & ~r.joins])
+
+    def one_constant(r: Reading) -> None:
+        _keep_one_constant(r, kept, roots)
+
+    def alike(r: Reading) -> None:
+        if r.layer.groups > 1 and not r.layer.depthwise:
+            _keep_alike(r.layer, kept, roots)
+
+    def one(r: Reading) -> None:
+        for ids in (r.layer.rows, r.layer.columns):
+            if not bool(kept[ids].any()):
+                _keep(kept, roots, ids[:1])
+
+    # What is kept at will comes after all that must be, since that may do; and readers come before those they read.
+    rules = [needed, one_constant, alike, one]
+    while rules:
         before = int(kept.sum())
-        for r in readings:
-            _keep(kept, roots, r.layer.columns[_needed(r, kept)])
-            _keep_one_constant(r, kept, roots)
-            for ids in (r.layer.rows, r.layer.columns):
-                if not bool(kept[ids].any()):
-                    _keep(kept, roots, ids[:1])
-            if r.layer.groups > 1 and not r.layer.depthwise:
-                _keep_alike(r.layer, kept, roots)
-        if int(kept.sum()) == before:
-            return kept
+        for r in reversed(readings):
+            rules[0](r)
+        rules = rules[1:] if int(kept.sum()) == before else [needed, one_constant, alike, one]
+    return kept
 
 
 def _keep(kept: Tensor, roots: Tensor, ids: Tensor) -> None:
-    kept |= torch.isin(roots, roots[ids])
-
-
-def _needed(r: Reading, kept: Tensor) -> Tensor:
-    return r.reads[kept[r.layer.rows]].any(0) & ~r.harmless & ~r.joins
+    if not bool(kept[ids].all()):
+        kept |= torch.isin(roots, roots[ids])
 
 
 def _keep_one_constant(r: Reading, kept: Tensor, roots: Tensor) -> None:
@@ -106,6 +115,8 @@ def _keep_alike(layer: Layer, kept: Tensor, roots: Tensor) -> None:
     """Groups of a convolution stay of one size: those that lose less decide, but for groups that go altogether."""
     rows, columns = layer.rows.view(layer.groups, -1), layer.columns.view(layer.groups, -1)
     alive = kept[rows].any(1) | kept[columns].any(1)
+    if not bool(alive.any()):
+        return
     for ids in (rows, columns):
         most = max(1, int(kept[ids][alive].sum(1).max()))
         for row in ids[alive]:

@@ -92,7 +92,9 @@ def _moving(call: Call, classes: Classes) -> list[Value] | None:
         return None
     if call.name not in ("cat", "concat", "concatenate", "stack") and len(call.values) != len(call.followed):
         return None  # an index or a shape that is itself a tensor
-    ids, known = call.again(lambda v: v.ids), call.again(lambda v: v.known)
+    plain = call.name in ("view", "unflatten")  # which take no expanded tensors
+    ids = call.again(lambda v: v.ids.contiguous() if plain else v.ids)
+    known = call.again(lambda v: v.known.contiguous() if plain else v.known)
     return [Value(i, k) for i, k in zip(tree_leaves(ids), tree_leaves(known), strict=True)]
 
 
