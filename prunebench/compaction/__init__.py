@@ -62,7 +62,9 @@ def compact(model: nn.Module, example_input: Tensor) -> nn.Module:
     is a constant (its weights are zero, but biases and batch norms are not pruned) that its readers' biases can take.
     Where a reader pads with zeros a constant is no bias; then one of its constant channels stays and speaks for all.
     Channels that residual adds, products or a concatenation bring together go together or not at all; those that an
-    operation mixes in a way not known here stay. Convolutions in groups stay in groups of equal size.
+    operation mixes in a way not known here stay. Convolutions in groups stay in groups of equal size. Should the
+    copy compute anything else (a model that writes through views, say), it is given up: an uncut copy comes back, with
+    a CompactionWarning.
 
     In training mode the copy is a model of its own: batch statistics of channels that are gone are gone too.
     A compacted model has its own shapes: store it with `pb.save` and load it into a copy of itself (or pickle it

@@ -16,8 +16,8 @@ from prunebench.units import UnitSet, forced
 def filter_(scored: Scored) -> list[UnitSet]:
     """One set per group of tied layers, one unit per output channel; its score is the layers' sum.
 
-    The classifier's outputs, and whatever is tied to them, are never removed. Raises UsageError where no filter
-    can be.
+    The classifier's outputs, and whatever is tied to them, are never removed: the sparsity asked for is that of the
+    weights that can go, and the whole model's is a little lower. Raises UsageError where no filter can be.
     """
     sets = []
     for names in tied_filters(scored.model, scored.modules):
