@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from prunebench import criteria, schedules, scopes
 from prunebench.cell import check_sparsity
 from prunebench.errors import UsageError
-from prunebench.granularities import Scored, unit_sets
-from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of
+from prunebench.granularities import Scored, reachable, unit_sets
+from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
 from prunebench.registry import check
 from prunebench.units import select
 
@@ -29,13 +30,16 @@ def prune(
     data: _Data | None = None,
     *,
     exclude: Sequence[str] = (),
+    overrides: Mapping[str, float] | None = None,
     loss: _Loss | None = None,
 ) -> dict[str, Tensor]:
     """Prune a model in place, at once; returns {parameter name: bool mask, True = kept}.
 
     sparsity: fraction of prunable weights removed, in [0, 1): ⌊N·s + ½⌋ of N, exact in total for scope "global" and
     per layer for "layerwise", at least one weight per layer left. data: batches of (x, y) for criteria that need
-    them; loss: mean over a batch, cross-entropy unless given. exclude: patterns such as "*.fc".
+    them; loss: mean over a batch, cross-entropy unless given. exclude: patterns such as "*.fc". overrides: layers that
+    get a sparsity of their own, {"*.fc": 0.5, "conv1": 0.0}, the first pattern that fits; the rest takes the scope at
+    the asked sparsity. scope="global:first=dense:last=dense" does so for the model's ends.
     Raises UsageError for a value that can't be, PluginError for a plugin that misbehaves; the model is then untouched.
     """
     pruner = Pruner(
@@ -44,18 +48,22 @@ def prune(
         criterion,
         scope,
         "one_shot",
-        criteria.rounds(check("criteria", criterion)),
+        1,
         granularity=granularity,
         data=data,
         exclude=exclude,
+        overrides=overrides,
         loss=loss,
-        start=False,
     )
-    if pruner.steps == 1:
-        pruner.prune_to(1.0)
-    else:
-        pruner.prune_in_rounds()
     return pruner.masks
+
+
+def _by_density(final: float, part: float) -> float:
+    return 1.0 - (1.0 - final) ** part
+
+
+def _on_the_way(part: float, target: Callable[[float], float], final: float) -> float:
+    return min(_by_density(final, part), target(final))
 
 
 class Pruner:
@@ -65,6 +73,8 @@ class Pruner:
     ("one_shot" prunes all when made), and every call sets pruned weights back to zero, so that neither momentum nor
     weight decay revives them. `masks` holds {parameter name: bool, True = kept}; masks only ever shrink.
     every: prune only at each every-th call (n calls then reach k = n/every prunings; the last one is never missed).
+    A criterion that asks for rounds (SynFlow: 100) rescores between the densities d^(k/rounds), d the final one, that a
+    pruning passes. One that watches the training (movement) reads `weight.grad` in `step()`: don't clear it before.
     Raises what `prune` raises.
     """
 
@@ -80,6 +90,7 @@ class Pruner:
         granularity: str = "weight",
         data: _Data | None = None,
         exclude: Sequence[str] = (),
+        overrides: Mapping[str, float] | None = None,
         loss: _Loss | None = None,
         every: int = 1,
         start: bool = True,
@@ -89,16 +100,21 @@ class Pruner:
         for name, value in (("steps", steps), ("every", every)):
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name}={value!r} can't be used; give a whole number of at least 1")
-        self.sparsity = check_sparsity(sparsity)
         self.criterion, self.scope = check("criteria", criterion), check("scopes", scope)
         self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
+        self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
         self.model, self.steps, self.every = model, steps, every
         # A generator can be read once, a schedule prunes many times.
         self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
-        if criteria.needs_data(self.criterion) and data is None:
-            raise UsageError(f"criterion {self.criterion!r} needs data; pass data=[(x, y), …]")
+        wanted = criteria.missing(self.criterion, model, data)
+        if wanted is not None:
+            raise UsageError(f"criterion {self.criterion!r} needs {wanted}")
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
+        own = scopes.own_sparsities(self.scope, weight_names(model), overrides or {})
+        self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
+        self._watching = criteria.observer(self.criterion, self._modules)
+        self._reduce, self._rounds = criteria.reducer(self.criterion), criteria.rounds(self.criterion)
         self.masks: dict[str, Tensor] = {}
         self._factors: list[tuple[Tensor, Tensor]] | None = None
         self._share, self._calls = 0.0, 0
@@ -114,38 +130,27 @@ class Pruner:
         """Prune if the schedule says so, then set every pruned weight to zero."""
         self._calls += 1
         if self._calls <= self.steps and (self._calls % self.every == 0 or self._calls == self.steps):
+            self._observe()
             self.prune_to(self._calls / self.steps)
         else:
             self.enforce()
 
     def prune_to(self, t: float) -> None:
         """Prune to the schedule's sparsity at progress t in [0, 1]; earlier than before means no change."""
-        share = schedules.share(self.schedule, t)
+        share = schedules.share(self.schedule, t, self.sparsity)
         if share > self._share:
             check_weights(self._modules)
-            self._prune(self.sparsity * share)
+            self._prune_in_rounds(lambda final: final * schedules.share(self.schedule, t, final))
             self._share = share
         apply(self.model, self.masks)
-
-    def prune_in_rounds(self) -> None:
-        """`steps` rounds to the full sparsity with density d^(k/n), rescoring in between; no training."""
-        before = {name: module.weight.detach().clone() for name, module in self._modules.items()}
-        try:
-            for k in range(1, self.steps + 1):
-                last = k == self.steps
-                self._prune(self.sparsity if last else 1.0 - (1.0 - self.sparsity) ** (k / self.steps))
-                apply(self.model, self.masks)
-        except BaseException:
-            for name, module in self._modules.items():
-                module.weight.data.copy_(before[name])
-            raise
-        self._share = 1.0
+        self._renew()
 
     def enforce(self) -> None:
-        """Set every pruned weight to zero; cheap enough for every step.
+        """After an optimizer step without pruning: set every pruned weight to zero; cheap enough for every step.
 
         A product and a sum are several times faster than filling by mask.
         """
+        self._observe()
         if self._factors is None:
             self._factors = [
                 (self._modules[n].weight, m.to(self._modules[n].weight.dtype)) for n, m in self.masks.items()
@@ -153,13 +158,45 @@ class Pruner:
         with torch.no_grad():
             for weight, factor in self._factors:
                 weight.mul_(factor).add_(0.0)  # -0 + 0 is +0
+        self._renew()
 
-    def _prune(self, sparsity: float) -> None:
-        scores = criteria.score(self.criterion, self.model, self._modules, data=self._data, loss=self._loss)
+    def _observe(self) -> None:
+        if self._watching is not None:
+            self._watching.observe()
+
+    def _renew(self) -> None:
+        if self._watching is not None:
+            self._watching.renew()
+
+    def _prune_in_rounds(self, target: Callable[[float], float]) -> None:
+        """To target(final sparsity) by way of those at density d^(k/rounds), d the final one; no training between."""
+        now, n = self.sparsity * self._share, self._rounds
+        parts = [k / n for k in range(1, n)]
+        between = [part for part in parts if now < _by_density(self.sparsity, part) < target(self.sparsity)]
+        masks = self.masks
+        before = {n: m.weight.detach().clone() for n, m in self._modules.items()} if between else {}
+        try:
+            for part in between:
+                self._prune(partial(_on_the_way, part, target))
+                apply(self.model, self.masks)
+            self._prune(target)
+        except BaseException:
+            self.masks, self._factors = masks, None
+            for name, weight in before.items():
+                self._modules[name].weight.data.copy_(weight)
+            raise
+
+    def _prune(self, now: Callable[[float], float]) -> None:
+        """Prune each layer to now(its final sparsity)."""
+        scores = criteria.score(
+            self.criterion, self.model, self._modules, data=self._data, loss=self._loss, watched=self._watching
+        )
         keep: Mapping[str, Tensor] | None = self.masks or None
-        scored = Scored(self.model, self._modules, scores, keep, criteria.reducer(self.criterion))
+        compare = criteria.compare(self.criterion)
+        scored = Scored(self.model, self._modules, scores, keep, self._reduce, compare)
         sets = unit_sets(self.granularity, scored)
-        chosen = select(sets, scopes.share_out(self.scope, sets, sparsity))
+        own = {name: now(final) for name, final in self._own.items()}
+        chosen = select(sets, scopes.share_out(self.scope, sets, now(self.sparsity), own))
         self._factors = None
         self.masks = {
             name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()

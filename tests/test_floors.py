@@ -18,11 +18,13 @@ FLOORS = [
         "registry",
         "masks",
         "units",
+        "sharing",
         "costs",
         "machine",
         "facts",
         "answers",
         "shapes",
+        "rows",
     },
     {
         "datasets",

@@ -7,16 +7,18 @@ one unit: a channel is gone only when no one reads it any more, and then so can 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored
-from prunebench.granularities.readers import Read, tied_channels
 from prunebench.registry import granularity
-from prunebench.units import UnitSet, forced
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from prunebench.granularities.readers import Read
+    from prunebench.units import UnitSet
 
 
 @granularity("channel")
@@ -29,6 +31,8 @@ def channel(scored: Scored) -> list[UnitSet]:
     (the output, an excluded layer, an operation not known). The sparsity asked for is that of the weights that can go.
     Raises UsageError where no channel can be, as in a model that torch.fx can't trace.
     """
+    from prunebench.granularities.readers import tied_channels  # here: a grid is checked and collected without torch
+
     sets = [_set(scored, count, reads) for count, reads in tied_channels(scored.model, scored.modules) if count > 1]
     if not sets:
         raise UsageError(
@@ -38,6 +42,10 @@ def channel(scored: Scored) -> list[UnitSet]:
 
 
 def _set(scored: Scored, count: int, reads: Sequence[Read]) -> UnitSet:
+    import torch
+
+    from prunebench.units import UnitSet, forced
+
     names = tuple(dict.fromkeys(r.name for r in reads))
     modules = {name: scored.modules[name] for name in names}
     shapes = {name: scored.scores[name].shape for name in names}
@@ -66,7 +74,7 @@ def _set(scored: Scored, count: int, reads: Sequence[Read]) -> UnitSet:
 
 
 def _inputs(module: Any) -> int:
-    return int(module.in_features if isinstance(module, nn.Linear) else module.in_channels)
+    return int(module.in_features if hasattr(module, "in_features") else module.in_channels)
 
 
 def _by_channel(weight: Tensor, module: Any) -> Tensor:
