@@ -357,6 +357,10 @@ def assert_whole(name, model, masks):
                 assert (mask.movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1) == 2).all()
             else:
                 assert mask.all(), layer
+    if name == "channel":
+        for mask in masks.values():
+            columns = mask.transpose(0, 1).flatten(1)
+            assert torch.equal(columns, columns[:, :1].expand_as(columns))
     if name == "block":
         for mask in masks.values():
             for four in mask.split(4):

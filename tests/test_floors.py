@@ -38,7 +38,7 @@ FLOORS = [
         "kernels",
         "backends",
     },
-    {"pruner", "training", "timing", "reference", "roofs"},
+    {"pruner", "compaction", "training", "timing", "reference", "roofs"},
     {
         "store",
         "pipeline",
