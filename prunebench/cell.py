@@ -14,79 +14,10 @@ from decimal import Decimal
 from typing import Any
 
 from prunebench.errors import UsageError
+from prunebench.recipe import Recipe
 from prunebench.spec import Spec
 
 NONE = "none"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every training and fine-tuning hyperparameter; learning rates per step, lengths in epochs."""
-
-    name: str = "custom"
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    batch_size: int = 128
-    epochs: int = 10
-    decay: str = "cosine"  # constant, cosine, or step: ×0.1 at 50 % and 75 %
-    augment: str = "none"  # none, or crop_flip: pad by 4, random crop, random mirror
-    fine_tune_epochs: int = 5
-    fine_tune_learning_rate: float = 1e-3
-    prune_rounds: int = 5  # prune/fine-tune alternations of every schedule but one_shot
-    prune_until: float = 0.5  # they are spread over this share of the fine-tuning; the rest recovers
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "fine_tune_epochs", "batch_size", "prune_rounds"):
-            low = 0 if name == "fine_tune_epochs" else 1
-            if getattr(self, name) < low:
-                raise UsageError(f"recipe {self.name!r}: {name} is {getattr(self, name)}; it must be at least {low}")
-        if not 0.0 < self.prune_until <= 1.0:
-            raise UsageError(f"recipe {self.name!r}: prune_until is {self.prune_until}; it must be in (0, 1]")
-        for name, known in (
-            ("optimizer", ("adam", "sgd")),
-            ("decay", ("constant", "cosine", "step")),
-            ("augment", ("none", "crop_flip")),
-        ):
-            if getattr(self, name) not in known:
-                raise UsageError(
-                    f"recipe {self.name!r}: unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}"
-                )
-
-    def training_fields(self) -> dict[str, Any]:
-        """What the dense checkpoint depends on: all but the name and the fine-tuning."""
-        return {k: v for k, v in self._identity().items() if not k.startswith(("fine_tune", "prune"))}
-
-    def fine_tuning_fields(self) -> dict[str, Any]:
-        """What a pruned checkpoint depends on besides its dense parent."""
-        return {k: v for k, v in self._identity().items() if k not in ("epochs", "learning_rate")}
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name != "name" and (f.name in _ALWAYS_HASHED or getattr(self, f.name) != f.default)
-        }
-
-
-# Schema 1's fields. One added later is hashed only where it differs from its default, so old keys stay.
-_ALWAYS_HASHED = frozenset(
-    [
-        "optimizer",
-        "learning_rate",
-        "momentum",
-        "weight_decay",
-        "batch_size",
-        "epochs",
-        "decay",
-        "augment",
-        "fine_tune_epochs",
-        "fine_tune_learning_rate",
-        "prune_rounds",
-        "prune_until",
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -101,7 +32,17 @@ class Cell:
     schedule: str = NONE
     sparsity: float = 0.0
     seed: int = 0
-    recipe: Recipe = Recipe()
+    recipe: Recipe = Recipe()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        if self.recipe.regrow == "none" or self.is_control:
+            return
+        for axis, only in (("granularity", "weight"), ("schedule", "one_shot")):
+            if getattr(self, axis) != only:
+                raise UsageError(
+                    f"recipe {self.recipe.name!r} trains sparse from the start (regrow={self.recipe.regrow}), which "
+                    f"{axis} {getattr(self, axis)!r} can't; use {only}"
+                )
 
     @property
     def is_control(self) -> bool:

@@ -96,7 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", help="epochs of dense training, instead of the recipe's")
     parser.add_argument("--fine-tune-epochs", dest="fine_tune_epochs", help="epochs of fine-tuning")
-    parser.add_argument("--recipe", help=f"one of {', '.join(profiles.recipe_names())}")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME[:KEY=VALUE…]",
+        help=f"one of {', '.join(profiles.recipe_names())}, or default; for example default:rewind=weights",
+    )
+    parser.add_argument("--controls", action="store_true", default=None, help=settings.CONTROLS_HELP)
+    parser.add_argument("--device", metavar="NAME", help=settings.DEVICE_HELP)
+    parser.add_argument("--logs", metavar="DIR", help=settings.LOGS_HELP)
+    parser.add_argument("--tensorboard", action="store_true", help="TensorBoard's events beside the CSV under --logs")
     parser.add_argument("--data", metavar="DIR", help="folder of datasets; default PRUNEBENCH_DATA or .prunebench/data")
     parser.add_argument(
         "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
@@ -123,12 +131,16 @@ def _lab(options: argparse.Namespace, progress: Any) -> Any:
 
     root = settings.project_root()
     return Lab(
-        Store(settings.store(options.store, root)), settings.data(options.data, root), progress.tell, progress.said
+        Store(settings.store(options.store, root)),
+        settings.data(options.data, root),
+        progress.tell,
+        progress.said,
+        **settings.training(options.device, options.logs, options.tensorboard),
     )
 
 
 def _plan(options: argparse.Namespace, axes: dict[str, Any], profile: str | None) -> profiles.Plan:
-    lengths = {name: getattr(options, name) for name in ("epochs", "fine_tune_epochs", "recipe")}
+    lengths = {name: getattr(options, name) for name in ("epochs", "fine_tune_epochs", "recipe", "controls")}
     return profiles.plan(profile, {**axes, **lengths})
 
 
@@ -147,16 +159,20 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(f"--timing-seconds {options.timing_seconds} can't be used; give seconds of at least 0")
     threads = min(profiles.whole_number("--threads", options.threads, 1), machine.cores())
     plan = _plan(options, axes, None)
-    case = plan.cases()[-1]
-    reason = backends.unavailable(case.backend)
+    unpruned, *asked = plan.cases()
+    asked = asked or [unpruned]
+    reason = backends.unavailable(asked[0].backend)
     if reason is not None:
-        raise BackendUnavailable(f"backend {case.backend!r} is off: {reason}")
+        raise BackendUnavailable(f"backend {asked[0].backend!r} is off: {reason}")
     progress = Bar(_stderr, options.timing_seconds)
     lab = _lab(options, progress)
-    progress.announce([case], lab)
-    measured = Bench(lab, threads, options.timing_seconds).measure(case)
-    print(_summary(case.id, measured.facts))
-    return 0 if measured.facts["status"] == "ok" else 1
+    progress.announce(asked, lab)
+    bench = Bench(lab, threads, options.timing_seconds)
+    measured = []
+    for case in asked:
+        measured.append(bench.measure(case).facts)
+        print(_summary(case.id, measured[-1]))
+    return 0 if all(facts["status"] == "ok" for facts in measured) else 1
 
 
 def _stderr(text: str) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunebench.attention import Projection, projection_names
 from prunebench.errors import UsageError
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
@@ -30,6 +31,7 @@ class NotPrunedWarning(UserWarning):
 def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Any]:
     """{parameter name: its conv or linear module}, in the model's order, shared weights once.
 
+    The projections inside an nn.MultiheadAttention count too; a linear module stands for each of them.
     exclude: shell patterns on module or parameter names, for example "*.fc". Raises UsageError where nothing is
     left, a pattern fits nothing, or a layer carries torch.nn.utils.prune's reparametrisation.
     """
@@ -39,15 +41,14 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
     seen: set[int] = set()
     used: set[str] = set()
     excluded: set[int] = set()
-    for path, module in model.named_modules():
-        if not isinstance(module, PRUNABLE):
-            continue
-        name = f"{path}.weight" if path else "weight"
-        if "weight" not in module._parameters:
+    for path, owner, attribute in held_weights(model):
+        if attribute not in owner._parameters:
             raise UsageError(
-                f"layer {path!r} has no plain weight (pruned by torch.nn.utils.prune, or parametrised?); "
-                "call torch.nn.utils.prune.remove(layer, 'weight') first"
+                f"layer {path!r} has no plain {attribute} (pruned by torch.nn.utils.prune, or parametrised?); "
+                f"call torch.nn.utils.prune.remove(layer, {attribute!r}) first"
             )
+        name = f"{path}.{attribute}" if path else attribute
+        module: Any = Projection(owner, attribute) if isinstance(owner, nn.MultiheadAttention) else owner
         matching = [p for p in exclude if fnmatchcase(path, p) or fnmatchcase(name, p)]
         used.update(matching)
         if matching:
@@ -65,12 +66,22 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
     return found
 
 
+def held_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """(path, module, attribute) of every conv, linear and attention weight, shared ones as often as they appear."""
+    for path, module in model.named_modules():
+        if isinstance(module, PRUNABLE):
+            yield path, module, "weight"
+        elif isinstance(module, nn.MultiheadAttention):
+            yield from ((path, module, name) for name in projection_names(module))
+
+
 def weight_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
     """{parameter name: every module's and parameter's name that means this weight}, in the model's order."""
     found: dict[int, list[str]] = {}
-    for path, module in model.named_modules():
-        if isinstance(module, PRUNABLE) and "weight" in module._parameters:
-            found.setdefault(id(module.weight), []).extend((f"{path}.weight" if path else "weight", path))
+    for path, module, attribute in held_weights(model):
+        if attribute in module._parameters:
+            names = found.setdefault(id(module._parameters[attribute]), [])
+            names.extend((f"{path}.{attribute}" if path else attribute, path))
     return {names[0]: tuple(names) for names in found.values()}
 
 

@@ -6,26 +6,22 @@ purpose when training semantics change.
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunebench import datasets
+from prunebench import controls, datasets
 from prunebench.cell import Cell, derive_seed, digest
 from prunebench.registry import fingerprint
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from prunebench.datasets.base import Dataset
     from prunebench.store import Artifact, Store
 
 REVISION = 1
-SCORING_SAMPLES = 1024  # training samples shown to criteria that need data
-SCORING_BATCH = 256
 
 
 @dataclass
@@ -40,7 +36,14 @@ class Lab:
     failed: Callable[[Cell, Exception], None] | None = None
     trained: int = 0
     reused: int = 0
+    # Where training runs: "cpu" or "cuda". In no key, so that what a GPU trained is found by the machine that times it:
+    # the same seeds give the same experiment, up to rounding in the order of floating-point sums (and dropout's draws).
+    device: str = "cpu"
+    logs: Path | None = None  # folder of training logs
+    tensorboard: bool = False
+    keep_seconds: float = 30.0  # between two states kept of a training in progress
     _data: dict[str, Dataset] = field(default_factory=dict)
+    _moved: dict[str, Dataset] = field(default_factory=dict)
 
     def data(self, name: str) -> Dataset:
         """The dataset, loaded once and kept resident."""
@@ -48,14 +51,15 @@ class Lab:
             self._data[name] = datasets.load(name, self.data_root)
         return self._data[name]
 
+    def training_data(self, name: str) -> Dataset:
+        """The same where training runs."""
+        if name not in self._moved:
+            self._moved[name] = self.data(name).to(self.device)
+        return self._moved[name]
+
     def content(self, cell: Cell) -> str | None:
         """The hash of the cell's data, part of every key."""
         return self.data(cell.dataset).content
-
-    def publish(self, cell: Cell, meta: dict[str, Any], state: dict[str, Tensor] | None) -> Artifact:
-        """Put what was made into the store."""
-        content = self.content(cell)
-        return self.store.put(key_of(cell, content), spec_of(cell, content), meta, state)
 
 
 def dense_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def dense_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
 
 
 def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
-    """All that decides a pruned checkpoint, its dense parent by key."""
+    """All that decides a pruned checkpoint, its dense parent by key, and where it copies proportions their cell."""
     codes = {
         f"{kind}_code": fingerprint(group, getattr(cell, kind))
         for kind, group in (
@@ -84,6 +88,7 @@ def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
             ("schedule", "schedules"),
         )
     }
+    original = controls.original(cell)
     return {
         "kind": "pruned",
         "revision": REVISION,
@@ -94,6 +99,7 @@ def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
         "schedule": cell.schedule,
         "sparsity": cell.sparsity,
         "recipe": cell.recipe.fine_tuning_fields(),
+        **({} if original is None else {"original": digest(pruned_spec(original, content))}),
         **{k: v for k, v in codes.items() if v is not None},
     }
 
@@ -110,8 +116,13 @@ def key_of(cell: Cell, content: str | None = None) -> str:
 
 def to_make(cells: Iterable[Cell], lab: Lab) -> list[Cell]:
     """Which cells' artifacts are missing from the store, dense parents included, in the order they'll be made."""
-    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in (cell.control, cell)}
+    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in _needed(cell)}
     return [cell for key, cell in wanted.items() if key not in lab.store]
+
+
+def _needed(cell: Cell) -> list[Cell]:
+    original = controls.original(cell)
+    return [cell.control, *([] if original is None else [original]), cell]
 
 
 def artifact(cell: Cell, lab: Lab) -> Artifact:
@@ -121,153 +132,51 @@ def artifact(cell: Cell, lab: Lab) -> Artifact:
         lab.reused += 1
         return found
     lab.store.check_writable()
-    made = _train(cell, lab) if cell.is_control else _prune(cell, lab)
+    made = _make(cell, lab)
     lab.trained += 1
     if lab.said:
         lab.said(cell, made)
     return made
 
 
+def _make(cell: Cell, lab: Lab) -> Artifact:
+    from prunebench import fine_tuning, rewinding, sparse_training, stages
+
+    if cell.is_control:
+        return fine_tuning.trained(cell, lab)
+    original = controls.original(cell)
+    if original is not None and artifact(original, lab).state is None:
+        return stages.orphan(cell, lab, "the cell whose proportions it copies diverged")
+    if cell.recipe.rewind != "none":
+        return rewinding.rewound(cell, lab)
+    if cell.recipe.regrow != "none":
+        return sparse_training.grown(cell, lab)
+    return fine_tuning.pruned(cell, lab)
+
+
+def epochs_of(cell: Cell) -> int:
+    """How many epochs the cell's artifact takes to train, its parent's aside."""
+    from prunebench import schedules
+
+    recipe = cell.recipe
+    if cell.is_control or recipe.regrow != "none":
+        return recipe.epochs
+    if recipe.rewind == "none":
+        return recipe.fine_tune_epochs
+    one_shot = schedules.share(cell.schedule, 0.0) == 1.0
+    return (1 if one_shot else recipe.prune_rounds) * (recipe.epochs - recipe.rewind_epoch)
+
+
 def model_of(cell: Cell, made: Artifact, lab: Lab) -> nn.Module:
     """The cell's model in eval mode with the artifact's weights."""
-    model = _fresh(cell, lab.data(cell.dataset))
+    model = fresh(cell, lab)
     model.load_state_dict(made.state)  # type: ignore[arg-type]
     return model.eval()
 
 
-def _train(cell: Cell, lab: Lab) -> Artifact:
-    data = lab.data(cell.dataset)
-    model = _fresh(cell, data)
-    meta = _fitted(cell, lab, model, data, cell.recipe.epochs, cell.recipe.learning_rate)
-    return lab.publish(cell, meta, _state(model, meta))
-
-
-def _prune(cell: Cell, lab: Lab) -> Artifact:
-    """Alternate pruning and fine-tuning: `prune_rounds` prunings spread over the first part of the one budget.
-
-    Every schedule has the same total of fine-tuning epochs; one_shot spends them all after its only pruning.
-    """
-    import torch
-
-    from prunebench.masks import NotPrunedWarning
-    from prunebench.pruner import Pruner
-    from prunebench.training import Diverged, finite
-
-    parent = artifact(cell.control, lab)
-    if parent.state is None:
-        meta: dict[str, Any] = {"status": "diverged", "reason": "its dense parent diverged"}
-        return lab.publish(cell, meta, None)
-    data = lab.data(cell.dataset)
-    model = model_of(cell, parent, lab)
-    rounds = cell.recipe.prune_rounds
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.manual_seed(derive_seed(cell.seed, "masks"))
-        pruner = Pruner(
-            model,
-            cell.sparsity,
-            cell.criterion,
-            cell.scope,
-            cell.schedule,
-            rounds,
-            granularity=cell.granularity,
-            data=_scoring_data(data, cell.seed),
-        )
-        done = 0
-
-        def before_step(step: int, steps: int) -> None:
-            nonlocal done
-            while done < rounds and step * rounds >= done * steps * cell.recipe.prune_until:
-                done += 1
-                if not finite(model):
-                    raise Diverged(
-                        f"fine-tuning diverged before pruning {done} of {rounds}: a weight is NaN or infinite"
-                    )
-                model.eval()
-                pruner.prune_to(done / rounds)
-                model.train()
-
-        meta = _fitted(
-            cell,
-            lab,
-            model,
-            data,
-            cell.recipe.fine_tune_epochs,
-            cell.recipe.fine_tune_learning_rate,
-            before_step,
-            pruner.enforce,
-        )
-        if meta["status"] == "ok":
-            pruner.prune_to(1.0)  # a budget of no epochs never came to it
-            meta["validation_accuracy"] = _validation(model, data)
-    collapsed = sorted({str(w.message) for w in caught if "layer collapse" in str(w.message)})
-    meta["collapse"] = collapsed[-1] if collapsed else None
-    dense = sorted({str(w.message) for w in caught if issubclass(w.category, NotPrunedWarning)})
-    meta["not_pruned"] = dense[-1] if dense else None
-    return lab.publish(cell, meta, _state(model, meta))
-
-
-def _fitted(
-    cell: Cell,
-    lab: Lab,
-    model: nn.Module,
-    data: Dataset,
-    epochs: int,
-    learning_rate: float,
-    before_step: Callable[[int, int], None] | None = None,
-    after_step: Callable[[], None] | None = None,
-) -> dict[str, Any]:
-    import torch
-
-    from prunebench.machine import threads
-    from prunebench.training import Diverged, fit, useful_threads
-
-    tell = lab.tell
-    start = time.perf_counter()
-    with threads(useful_threads(model, data, cell.recipe)), torch.random.fork_rng(devices=[]):
-        try:
-            loss = fit(
-                model,
-                data,
-                cell.recipe,
-                epochs=epochs,
-                learning_rate=learning_rate,
-                seed=derive_seed(cell.seed, "dense" if cell.is_control else "fine-tune"),
-                before_step=before_step,
-                after_step=after_step,
-                progress=(lambda a, b: tell(cell, a, b)) if tell else None,
-            )
-        except Diverged as error:
-            return {"status": "diverged", "reason": str(error), "training_seconds": time.perf_counter() - start}
-    return {
-        "status": "ok",
-        "reason": None,
-        "training_seconds": time.perf_counter() - start,
-        "epochs": epochs,
-        "loss": loss if epochs else None,
-        "validation_accuracy": _validation(model, data),
-    }
-
-
-def _validation(model: nn.Module, data: Dataset) -> float:
-    from prunebench.training import accuracy
-
-    return accuracy(model.eval(), data, data.validation)
-
-
-def _state(model: nn.Module, meta: dict[str, Any]) -> dict[str, Tensor] | None:
-    return model.state_dict() if meta["status"] == "ok" else None
-
-
-def _fresh(cell: Cell, data: Dataset) -> nn.Module:
+def fresh(cell: Cell, lab: Lab) -> nn.Module:
+    """The cell's model with its initial weights."""
     from prunebench import models
 
+    data = lab.data(cell.dataset)
     return models.build(cell.model, data.input_shape, data.classes, derive_seed(cell.seed, "weights"))
-
-
-def _scoring_data(data: Dataset, seed: int) -> list[tuple[Tensor, Tensor]]:
-    import torch
-
-    generator = torch.Generator().manual_seed(derive_seed(seed, "scoring"))
-    chosen = torch.randperm(len(data.train), generator=generator)[:SCORING_SAMPLES]
-    return [(data.normalise(data.train.images[i]), data.train.labels[i]) for i in chosen.split(SCORING_BATCH)]

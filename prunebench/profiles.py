@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from prunebench import cell as cells
-from prunebench import granularities
+from prunebench import controls, granularities
 from prunebench.cell import Case, Cell, Recipe, check_sparsity
 from prunebench.errors import UsageError, unknown
 from prunebench.models.names import check_model
@@ -59,17 +59,37 @@ def recipe_names() -> list[str]:
 
 
 def recipe(model: str, dataset: str, name: str | None = None, **overrides: Any) -> Recipe:
-    """The recipe for a model on a dataset: by name, else by the rules of profiles.toml; None overrides are ignored."""
-    if name is None:
+    """The recipe for a model on a dataset: by name, else by the rules of profiles.toml; None overrides are ignored.
+
+    A name may be followed by values: `lenet:rewind=weights:epochs=20`; `default` is the one by the rules.
+    """
+    spec = Spec.parse("default" if name is None else name, "recipe")
+    name = spec.name
+    if name == "default":
         subject = f"{Spec.parse(model).name}-{Spec.parse(dataset).name}"
         name = next(rule["recipe"] for rule in _file()["choose"] if fnmatchcase(subject, rule["pattern"]))
     elif name not in _file()["recipes"]:
-        raise unknown("recipe", name, recipe_names())
-    chosen = Recipe(name=name, **_file()["recipes"][name])
+        raise unknown("recipe", name, ["default", *recipe_names()])
+    chosen = _with_values(Recipe(name=name, **_file()["recipes"][name]), spec)
+    name = chosen.name
     changes = {k: v for k, v in overrides.items() if v is not None and v != getattr(chosen, k)}
     # An overridden recipe must not pass for the named one in a table.
     suffix = "".join(f"_{'e' if k == 'epochs' else 'f'}{v}" for k, v in sorted(changes.items()))
     return replace(chosen, name=name + suffix, **changes)
+
+
+def _with_values(chosen: Recipe, spec: Spec) -> Recipe:
+    known = [f.name for f in fields(Recipe) if f.name != "name"]
+    if spec.args:
+        raise UsageError(
+            f"recipe {spec.text!r} takes no value {spec.args[0]!r}; write :key=value, for example :epochs=3"
+        )
+    for key, _ in spec.params:
+        if key not in known:
+            raise unknown(f"value of recipe {spec.name!r}:", key, known)
+    values = {k: v for k, v in spec.params if v != getattr(chosen, k)}
+    slug = Spec(chosen.name, (), tuple(values.items())).slug
+    return replace(chosen, name=slug, **values)
 
 
 @dataclass(frozen=True)
@@ -113,6 +133,8 @@ def plan(profile: str | None = None, overrides: Mapping[str, Any] | None = None)
     )
     fitting = _fitting(axes["granularities"], sparsities)
     kept = tuple(c for c in found if c.is_control or c.sparsity in fitting[c.granularity])
+    if _flag("controls", settings.get("controls", False)):
+        kept = tuple(cells.unique(one for c in kept for one in (c, *controls.twins(c))))
     return Plan(profile, kept, tuple(backends), tuple(batch_sizes), float(settings["timing_seconds"]))
 
 
@@ -151,6 +173,12 @@ def whole_number(what: str, value: Any, low: int) -> int:
     if number < low:
         raise UsageError(f"{what} {value} is too small; it must be at least {low}")
     return number
+
+
+def _flag(what: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"{what} {value!r} can't be used; give true or false")
+    return value
 
 
 def _optional_integer(what: str, value: Any, low: int) -> int | None:

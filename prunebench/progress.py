@@ -44,7 +44,7 @@ class Progress:
             kind = (cell.dataset, cell.model, cell.recipe)
             if kind not in steps:
                 steps[kind] = _step_seconds(cell, lab)
-            epochs = cell.recipe.epochs if cell.is_control else cell.recipe.fine_tune_epochs
+            epochs = pipeline.epochs_of(cell)
             per_epoch = math.ceil(len(lab.data(cell.dataset).train) / cell.recipe.batch_size)
             self._costs[cell] = steps[kind] * epochs * per_epoch
         training, measuring = sum(self._costs.values()), self._cases * self.case_seconds
@@ -159,8 +159,8 @@ def _step_seconds(cell: Cell, lab: Lab) -> float:
     from prunebench import machine, models
     from prunebench.training import memory_layout, useful_threads
 
-    data = lab.data(cell.dataset)
-    model = models.build(cell.model, data.input_shape, data.classes).train()
+    data = lab.training_data(cell.dataset)
+    model = models.build(cell.model, data.input_shape, data.classes).to(lab.device).train()
     layout = memory_layout(model)
     model.to(memory_format=layout)
     x = data.normalise(data.train.images[: cell.recipe.batch_size]).contiguous(memory_format=layout)
@@ -170,9 +170,11 @@ def _step_seconds(cell: Cell, lab: Lab) -> float:
         best = math.inf
         for _ in range(4):  # the best: the first pays for warming up, and any may be disturbed
             start = time.perf_counter()
-            F.cross_entropy(model(x), y).backward()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            loss.item()  # waits for a GPU
             best = min(best, time.perf_counter() - start)
     return best
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunebench import criteria, schedules, scopes
+from prunebench import controls, criteria, schedules, scopes
 from prunebench.cell import check_sparsity
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored, reachable, unit_sets
 from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
+from prunebench.proportions import Given, Proportions, removed
 from prunebench.registry import check
-from prunebench.units import select
+from prunebench.units import UnitSet, select
 
 _Data = Iterable[tuple[Any, Any]]
 _Loss = Callable[[Tensor, Tensor], Tensor]
@@ -23,7 +24,7 @@ _Loss = Callable[[Tensor, Tensor], Tensor]
 
 def prune(
     model: nn.Module,
-    sparsity: float,
+    sparsity: float | None = None,
     criterion: str = "l1",
     scope: str = "global",
     granularity: str = "weight",
@@ -31,6 +32,7 @@ def prune(
     *,
     exclude: Sequence[str] = (),
     overrides: Mapping[str, float] | None = None,
+    proportions: Given | None = None,
     loss: _Loss | None = None,
 ) -> dict[str, Tensor]:
     """Prune a model in place, at once; returns {parameter name: bool mask, True = kept}.
@@ -39,7 +41,9 @@ def prune(
     per layer for "layerwise", at least one weight per layer left. data: batches of (x, y) for criteria that need
     them; loss: mean over a batch, cross-entropy unless given. exclude: patterns such as "*.fc". overrides: layers that
     get a sparsity of their own, {"*.fc": 0.5, "conv1": 0.0}, the first pattern that fits; the rest takes the scope at
-    the asked sparsity. scope="global:first=dense:last=dense" does so for the model's ends.
+    the asked sparsity. scope="global:first=dense:last=dense" does so for the model's ends. proportions: masks of
+    another pruning, instead of a sparsity: each layer loses as much as there, by this criterion;
+    scope="like:criterion=snip:scope=global" does so for what another criterion and scope would give here.
     Raises UsageError for a value that can't be, PluginError for a plugin that misbehaves; the model is then untouched.
     """
     pruner = Pruner(
@@ -53,6 +57,7 @@ def prune(
         data=data,
         exclude=exclude,
         overrides=overrides,
+        proportions=proportions,
         loss=loss,
     )
     return pruner.masks
@@ -72,6 +77,8 @@ class Pruner:
     Call `step()` after every `optimizer.step()`: call k of n = steps prunes to schedule(k/n) of the final sparsity
     ("one_shot" prunes all when made), and every call sets pruned weights back to zero, so that neither momentum nor
     weight decay revives them. `masks` holds {parameter name: bool, True = kept}; masks only ever shrink.
+    `prunings` holds what each pruning left out in all, {parameter name: weights}; as `proportions=` of another Pruner
+    with the same schedule it gives the same counts per layer at every pruning.
     every: prune only at each every-th call (n calls then reach k = n/every prunings; the last one is never missed).
     A criterion that asks for rounds (SynFlow: 100) rescores between the densities d^(k/rounds), d the final one, that a
     pruning passes. One that watches the training (movement) reads `weight.grad` in `step()`: don't clear it before.
@@ -81,7 +88,7 @@ class Pruner:
     def __init__(
         self,
         model: nn.Module,
-        sparsity: float,
+        sparsity: float | None = None,
         criterion: str = "l1",
         scope: str = "global",
         schedule: str = "agp",
@@ -91,6 +98,7 @@ class Pruner:
         data: _Data | None = None,
         exclude: Sequence[str] = (),
         overrides: Mapping[str, float] | None = None,
+        proportions: Given | None = None,
         loss: _Loss | None = None,
         every: int = 1,
         start: bool = True,
@@ -102,20 +110,28 @@ class Pruner:
                 raise UsageError(f"{name}={value!r} can't be used; give a whole number of at least 1")
         self.criterion, self.scope = check("criteria", criterion), check("scopes", scope)
         self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
-        self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
         self.model, self.steps, self.every = model, steps, every
         # A generator can be read once, a schedule prunes many times.
         self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
-        wanted = criteria.missing(self.criterion, model, data)
-        if wanted is not None:
-            raise UsageError(f"criterion {self.criterion!r} needs {wanted}")
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
-        own = scopes.own_sparsities(self.scope, weight_names(model), overrides or {})
+        # Whose order and whose scope decide how much each layer loses: another's where the scope copies proportions.
+        self._sharing = controls.copied(self.scope) or (self.criterion, self.scope)
+        self._proportions = self._given(proportions, sparsity, overrides)
+        if self._proportions is not None:
+            self.sparsity, self._sharing = self._proportions.sparsity, (self.criterion, "global")
+        else:
+            self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
+        for name in (self.criterion, self._sharing[0]):
+            wanted = criteria.missing(name, model, data)
+            if wanted is not None:
+                raise UsageError(f"criterion {name!r} needs {wanted}")
+        own = scopes.own_sparsities(self._sharing[1], weight_names(model), overrides or {})
         self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
         self._watching = criteria.observer(self.criterion, self._modules)
-        self._reduce, self._rounds = criteria.reducer(self.criterion), criteria.rounds(self.criterion)
+        self._rounds = criteria.rounds(self.criterion)
         self.masks: dict[str, Tensor] = {}
+        self.prunings: list[dict[str, int]] = []
         self._factors: list[tuple[Tensor, Tensor]] | None = None
         self._share, self._calls = 0.0, 0
         if start and schedules.share(self.schedule, 0.0) == 1.0:
@@ -180,25 +196,60 @@ class Pruner:
                 self._prune(partial(_on_the_way, part, target))
                 apply(self.model, self.masks)
             self._prune(target)
+            self.prunings.append(removed(self.masks))
         except BaseException:
             self.masks, self._factors = masks, None
             for name, weight in before.items():
                 self._modules[name].weight.data.copy_(weight)
             raise
 
+    @property
+    def share(self) -> float:
+        """The share of the final sparsity that was last pruned to."""
+        return self._share
+
+    def replace(self, masks: Mapping[str, Tensor], share: float | None = None) -> None:
+        """Take other masks, {parameter name: bool, True = kept}, and apply them; share: of the final sparsity."""
+        if {n: tuple(m.shape) for n, m in masks.items()} != {
+            n: tuple(w.weight.shape) for n, w in self._modules.items()
+        }:
+            raise UsageError("these masks don't fit the model's prunable weights; take them from the same model")
+        self.masks = {name: masks[name].bool() for name in self._modules}
+        self._factors = None
+        self._share = self._share if share is None else share
+        self.enforce()
+
     def _prune(self, now: Callable[[float], float]) -> None:
         """Prune each layer to now(its final sparsity)."""
-        scores = criteria.score(
-            self.criterion, self.model, self._modules, data=self._data, loss=self._loss, watched=self._watching
-        )
-        keep: Mapping[str, Tensor] | None = self.masks or None
-        compare = criteria.compare(self.criterion)
-        scored = Scored(self.model, self._modules, scores, keep, self._reduce, compare)
-        sets = unit_sets(self.granularity, scored)
-        own = {name: now(final) for name, final in self._own.items()}
-        chosen = select(sets, scopes.share_out(self.scope, sets, now(self.sparsity), own))
+        sets = self._sets(self.criterion)
+        if self._proportions is not None:
+            share = now(self.sparsity) / self.sparsity if self.sparsity else 1.0
+            counts = self._proportions.counts(sets, share, len(self.prunings))
+        else:
+            criterion, scope = self._sharing
+            own = {name: now(final) for name, final in self._own.items()}
+            asked = sets if criterion == self.criterion else self._sets(criterion)
+            counts = scopes.share_out(scope, asked, now(self.sparsity), own)
+        chosen = select(sets, counts)
         self._factors = None
         self.masks = {
-            name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
-            for name in self._modules
+            name: chosen[name] if name in chosen else torch.ones_like(module.weight, dtype=torch.bool)
+            for name, module in self._modules.items()
         }
+
+    def _sets(self, criterion: str) -> Sequence[UnitSet]:
+        watched = self._watching if criterion == self.criterion else None
+        scores = criteria.score(criterion, self.model, self._modules, data=self._data, loss=self._loss, watched=watched)
+        keep: Mapping[str, Tensor] | None = self.masks or None
+        reduce, compare = criteria.reducer(criterion), criteria.compare(criterion)
+        scored = Scored(self.model, self._modules, scores, keep, reduce, compare)
+        return unit_sets(self.granularity, scored)
+
+    def _given(self, given: Given | None, sparsity: float | None, overrides: Any) -> Proportions | None:
+        if given is None:
+            if sparsity is None:
+                raise UsageError("neither a sparsity nor proportions are given; pass sparsity=0.9, for example")
+            return None
+        if sparsity is not None or overrides:
+            raise UsageError("proportions say how much each layer loses; leave sparsity and overrides out")
+        return Proportions(given, {name: module.weight for name, module in self._modules.items()})

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from prunebench import profiles, questions
+from prunebench import profiles, questions, settings
 from prunebench.errors import PrunebenchError, UsageError
 from prunebench.journal import check_run_name
 from prunebench.machine import cores
@@ -22,7 +22,7 @@ from prunebench.pytest_session import Session, machine_facts
 
 _PLANS = pytest.StashKey[dict[str, Any]]()  # question -> its plan
 _SESSION = pytest.StashKey[Session]()
-_OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe")
+_OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe", "controls")
 _ASIDE = {"layers": questions.layers, "networks": questions.networks}  # each in benchmarks/test_<question>.py
 _ARGUMENTS = {"case": "grid", "layer_case": "layers", "network_case": "networks"}
 
@@ -37,8 +37,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--epochs", metavar="N", help="epochs of dense training, instead of the recipe's")
     group.addoption("--fine-tune-epochs", metavar="N", help="epochs of fine-tuning, instead of the recipe's")
     group.addoption(
-        "--recipe", metavar="NAME", help=f"one of {', '.join(profiles.recipe_names())}; default by model and dataset"
+        "--recipe",
+        metavar="NAME[:KEY=VALUE…]",
+        help=f"one of {', '.join(profiles.recipe_names())}; default by model and dataset",
     )
+    group.addoption("--controls", action="store_true", default=None, help=settings.CONTROLS_HELP)
+    group.addoption("--device", metavar="NAME", help=settings.DEVICE_HELP)
+    group.addoption("--logs", metavar="DIR", help=settings.LOGS_HELP)
+    group.addoption("--tensorboard", action="store_true", help="TensorBoard's events beside the CSV under --logs")
     group.addoption("--data", metavar="DIR", help="folder of datasets; default PRUNEBENCH_DATA or .prunebench/data")
     group.addoption(
         "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
@@ -66,6 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[_PLANS] = _plans(config)
         _grid_threads(config)
+        settings.check_training(option.device, option.logs, option.tensorboard)
         if getattr(option, "benchmark_save", None):
             check_run_name(option.benchmark_save)
     except PrunebenchError as error:

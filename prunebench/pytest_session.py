@@ -71,14 +71,15 @@ class Session:
         config, seconds = self.config, self.plans["grid"].timing_seconds
         root = Path(config.rootpath)
         progress = Progress(write, seconds)
-        self._lab = Lab(
-            Store(settings.store(config.getoption("store"), root)),
-            settings.data(config.getoption("data"), root),
-            progress.tell,
-            progress.said,
-        )
-        self._benches["grid"], self._progress["grid"] = Bench(self._lab, self.threads, seconds), progress
         try:
+            self._lab = Lab(
+                Store(settings.store(config.getoption("store"), root)),
+                settings.data(config.getoption("data"), root),
+                progress.tell,
+                progress.said,
+                **settings.training(*(config.getoption(name) for name in ("device", "logs", "tensorboard"))),
+            )
+            self._benches["grid"], self._progress["grid"] = Bench(self._lab, self.threads, seconds), progress
             progress.announce(cases, self._lab)
         except PrunebenchError as error:
             raise pytest.UsageError(str(error)) from error

@@ -1,7 +1,8 @@
 """The README's numbers: blocks between marks are generated from saved runs, so that nobody types a number.
 
 A block begins with `<!-- table: KEY=VALUE … -->` and ends with `<!-- end of table -->`; the pairs choose rows of the
-main table (`machine`, `threads`, and any column of the detailed one) and `drop=A,B` leaves columns out.
+main table (`machine`, `threads`, and any column of the detailed one), `drop=A,B` leaves columns out, and
+`controls=true` lets controls with another row's proportions in.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import pandas as pd
 
 from prunebench.atomic import write_text
 from prunebench.cell import NONE
+from prunebench.controls import copied
 from prunebench.errors import UsageError
 from prunebench.runs import Run
 from prunebench.tables import detail, frame, main_table, render
@@ -42,6 +44,8 @@ def _block(query: str, details: pd.DataFrame) -> str:
     if not {"machine", "threads"} <= set(wanted):
         raise UsageError(f"README's block 'table: {query}' must name machine= and threads=, which never mix")
     machine, threads = wanted.pop("machine"), wanted.pop("threads")
+    if wanted.pop("controls", "false") != "true":
+        details = details[[copied(scope) is None for scope in details["scope"]]]
     if not threads.isdecimal():
         raise UsageError(f"README's block 'table: {query}': threads={threads} is not a whole number")
     chosen = details

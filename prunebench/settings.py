@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
+
+from prunebench.errors import UsageError
+
+CONTROLS_HELP = "beside every pruned cell: random and magnitude with the cell's own share of every layer"
+DEVICE_HELP = "where training runs: auto (a GPU if there is one), cpu or cuda; default auto. Measuring is on the CPU"
+LOGS_HELP = "folder for a log.csv per checkpoint trained: epoch, rate, loss, validation accuracy; default none"
 
 
 def store(option: str | None, root: Path) -> Path:
@@ -14,6 +21,30 @@ def store(option: str | None, root: Path) -> Path:
 def data(option: str | None, root: Path) -> Path:
     """The folder of datasets: --data, PRUNEBENCH_DATA, or .prunebench/data."""
     return Path(option or os.environ.get("PRUNEBENCH_DATA") or root / ".prunebench" / "data").expanduser()
+
+
+def check_training(device: str | None, logs: str | None, tensorboard: bool) -> None:
+    """UsageError for values of --device, --logs and --tensorboard that can't be; imports no torch."""
+    from prunebench.devices import check_device
+    from prunebench.training_log import check_tensorboard
+
+    check_device(device)
+    if tensorboard:
+        if not logs:
+            raise UsageError("--tensorboard writes beside the CSV; give --logs DIR as well")
+        check_tensorboard()
+
+
+def training(device: str | None, logs: str | None, tensorboard: bool) -> dict[str, Any]:
+    """The fields of a Lab that those options set: --device auto is a GPU where there is one."""
+    from prunebench.atomic import make_folder
+    from prunebench.devices import device_of
+
+    check_training(device, logs, tensorboard)
+    folder = Path(logs).expanduser() if logs else None
+    if folder is not None:
+        make_folder(folder)
+    return {"device": device_of(device), "logs": folder, "tensorboard": tensorboard}
 
 
 def project_root(start: Path | None = None) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prunebench.cell import NONE
+from prunebench.controls import copied
 from prunebench.errors import UsageError
 from prunebench.facts import FIELDS
 from prunebench.rendering import FORMATS, render
@@ -70,9 +71,17 @@ def _shared(values: pd.Series) -> str:
 
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
-    order = table.assign(_pruned=table["criterion"] != NONE)
-    columns = ["machine", "threads", "dataset", "model", "recipe", "batch_size", "_pruned", *_CELL[3:], "backend"]
-    return order.sort_values(columns, kind="stable").drop(columns="_pruned").reset_index(drop=True)
+    # A twin stands right below the cell whose proportions it copies, among the rows of that cell's method.
+    pairs = [copied(row.scope) or (row.criterion, row.scope) for row in table.itertuples()]
+    keys = {
+        "_pruned": table["criterion"] != NONE,
+        "_criterion": [criterion for criterion, _ in pairs],
+        "_scope": [scope for _, scope in pairs],
+        "_twin": [row.criterion if copied(row.scope) else "" for row in table.itertuples()],
+    }
+    columns = ["machine", "threads", "dataset", "model", "recipe", "batch_size", "_pruned", "_criterion", "granularity",
+               "_scope", "schedule", "sparsity", "_twin", "backend"]  # fmt: skip
+    return table.assign(**keys).sort_values(columns, kind="stable").drop(columns=list(keys)).reset_index(drop=True)
 
 
 def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFrame:
@@ -122,7 +131,14 @@ def _kb(count: float | None) -> str:
 
 
 def _labels(row: pd.Series) -> dict[str, str]:
-    method = "unpruned" if row["criterion"] == NONE else " ".join(row[c] for c in _CELL[3:7])
+    pair = copied(row["scope"])
+    if row["criterion"] == NONE:
+        method = "unpruned"
+    elif pair is None:
+        method = " ".join(row[c] for c in _CELL[3:7])
+    else:
+        named = " ".join([pair[0], row["granularity"], pair[1], row["schedule"]])
+        method = f"control: {row['criterion']}, same proportions as {named}"
     return {
         "dataset": row["dataset"],
         "model": row["model"],

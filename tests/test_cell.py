@@ -107,7 +107,7 @@ def test_a_cell_survives_its_dict():
 
 def test_a_field_of_a_newer_version_is_read_over():
     newer = CELL.as_dict()
-    newer["recipe"]["label_smoothing"] = 0.1
+    newer["recipe"]["mixup"] = 0.1
     newer["future"] = 1
     assert Cell.from_dict(newer) == CELL
 
@@ -152,11 +152,11 @@ def test_the_fine_tuning_identity_holds_no_dense_training():
 def test_a_field_added_later_leaves_identities_alone_at_its_default():
     @dataclass(frozen=True)
     class Later(Recipe):
-        label_smoothing: float = 0.0
+        mixup: float = 0.0
 
     assert Later().training_fields() == Recipe().training_fields()
     assert Later().fine_tuning_fields() == Recipe().fine_tuning_fields()
-    assert Later(label_smoothing=0.1).training_fields() == {**Recipe().training_fields(), "label_smoothing": 0.1}
+    assert Later(mixup=0.1).training_fields() == {**Recipe().training_fields(), "mixup": 0.1}
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, 1, 1.5, float("nan"), float("inf"), "x", None, [0.5], "1.5"])

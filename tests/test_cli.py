@@ -67,6 +67,16 @@ def test_run_measures_one_cell_and_sweep_shares_its_store(tmp_path):
     assert "3 cells: 1 trained" in sweep.stdout
 
 
+def test_run_measures_a_cell_s_controls_beside_it(tmp_path):
+    short = ("--epochs", "1", "--fine-tune-epochs", "1", "--timing-seconds", "0.05", "--backend", "dense")
+    done = prunebench("run", "--schedule", "one_shot", "--controls", *short, PRUNEBENCH_STORE=str(tmp_path / "store"))
+    assert done.returncode == 0, done.stderr
+    ids = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [name.split("-")[2] for name in ids] == ["l1", "random"]
+    assert "like_criterionl1_scopeglobal" in ids[1]
+    assert done.stdout.count("nonzeros     26,620 of 266,200") == 2
+
+
 def test_a_store_that_cannot_be_written_is_told_before_training(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     done = prunebench("run", "--epochs", "1", PRUNEBENCH_STORE=str(tmp_path / "file" / "store"))

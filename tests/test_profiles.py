@@ -138,6 +138,44 @@ def test_other_lengths_give_another_name():
     assert recipe("lenet5", "mnist", fine_tune_epochs=0).name == "lenet_f0"
 
 
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        ("lenet:rewind=weights:rewind_epoch=1", "lenet_rewindweights_rewind_epoch1", ("weights", 1)),
+        (
+            "default:rewind_epoch=2:rewind=learning_rate",
+            "lenet_rewindlearning_rate_rewind_epoch2",
+            ("learning_rate", 2),
+        ),
+        ("lenet:rewind=none", "lenet", ("none", 0)),
+        ("default", "lenet", ("none", 0)),
+    ],
+)
+def test_a_recipe_s_values_can_be_given_with_its_name(text, name, values):
+    chosen = recipe("lenet5", "mnist", text)
+    assert (chosen.name, (chosen.rewind, chosen.rewind_epoch)) == (name, values)
+    assert recipe("lenet5", "mnist", text, epochs=7).name == f"{name}_e7"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lenet:rewnd=weights", ["'rewnd'", "rewind"]),
+        ("lenet:name=x", ["'name'"]),
+        ("lenet:epochs=many", ["epochs", "'many'", "whole number"]),
+        ("lenet:warmup_epochs=-1", ["warmup_epochs", "at least 0"]),
+        ("lenet:3", ["'3'", ":key=value"]),
+        ("soup", ["'soup'", "default", "lenet"]),
+    ],
+)
+def test_a_recipe_s_values_that_can_not_be_are_one_line(text, words):
+    with pytest.raises(UsageError) as error:
+        plan("smoke", {"recipe": text})
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
 def test_lengths_reach_every_cell():
     cells = plan("smoke", {"epochs": "7", "fine_tune_epochs": "0"}).cells
     assert {(c.recipe.epochs, c.recipe.fine_tune_epochs) for c in cells} == {(7, 0)}

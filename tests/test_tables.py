@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prunebench.cell import Case, Cell, Recipe
+from prunebench.controls import twins
 from prunebench.errors import UsageError
 from prunebench.facts import facts_of
 from prunebench.runs import Run
@@ -139,6 +140,40 @@ def test_the_main_table_reads_as_it_should():
     assert control["dense"] == "–"
     assert control["csr"] == "1.5 ms, 1.00× [1.90, 2.10] inconclusive"
     assert list(row).index("dense") < list(row).index("csr")
+
+
+def test_controls_stand_below_the_row_whose_proportions_they_have():
+    l2 = replace(PRUNED, criterion="l2")
+    cells = [
+        CONTROL,
+        PRUNED,
+        *twins(PRUNED),
+        l2,
+        *twins(l2),
+        replace(l2, sparsity=0.5),
+        *twins(replace(l2, sparsity=0.5)),
+    ]
+    shown = [(row["pruned by"], row["sparsity"]) for row in main(run(*(facts(c) for c in reversed(cells))))]
+    as_l2 = "same proportions as l2 weight global agp"
+    assert shown == [
+        ("unpruned", "0 %"),
+        ("l1 weight global agp", "90 %"),
+        ("control: random, same proportions as l1 weight global agp", "90 %"),
+        ("l2 weight global agp", "50 %"),
+        (f"control: l1, {as_l2}", "50 %"),
+        (f"control: random, {as_l2}", "50 %"),
+        ("l2 weight global agp", "90 %"),
+        (f"control: l1, {as_l2}", "90 %"),
+        (f"control: random, {as_l2}", "90 %"),
+    ]
+
+
+def test_controls_change_nothing_about_the_other_rows():
+    without = main(run(facts(PRUNED), facts(CONTROL)))
+    rows_ = main(run(facts(PRUNED), facts(CONTROL), *(facts(c, accuracy=0.1) for c in twins(PRUNED))))
+    assert [row for row in rows_ if "control:" not in row["pruned by"]] == without
+    [csv_row] = rows(detail(frame([run(facts(twins(PRUNED)[0]))])))
+    assert csv_row["scope"] == "like:criterion=l1:scope=global"
 
 
 def test_mean_and_sample_deviation_over_seeds():

@@ -9,7 +9,8 @@ from torch import nn
 
 from prunebench.cell import Recipe
 from prunebench.datasets.base import Dataset, Split
-from prunebench.training import Diverged, accuracy, crop_flip, decay, fit
+from prunebench.errors import UsageError
+from prunebench.training import Diverged, accuracy, crop_flip, decay, fit, objective, warmup
 
 RECIPE = Recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=1e-2, batch_size=16, decay="constant")
 
@@ -212,3 +213,160 @@ def test_crop_flip_is_decided_by_its_generator():
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     assert torch.equal(images, data().train.images)
+
+
+SGD = torch.optim.SGD
+
+
+def rates(monkeypatch, recipe, **options):
+    used = []
+
+    class Spy(SGD):
+        def step(self, closure=None):
+            used.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "SGD", Spy)
+    fit(model(), data(), recipe, epochs=2, learning_rate=0.2, seed=0, **options)
+    return used
+
+
+def test_warm_up_is_linear_and_the_decay_keeps_its_places(monkeypatch):
+    recipe = replace(RECIPE, decay="step", warmup_epochs=0.75)  # of 4 steps an epoch: 3 steps
+    assert rates(monkeypatch, recipe) == pytest.approx([0.2 / 3, 0.4 / 3] + [0.2] * 2 + [0.02] * 2 + [0.002] * 2)
+    assert [warmup(s, 0.0) for s in (0, 5)] == [1.0, 1.0]
+
+
+def test_part_of_a_training_stands_at_its_place(monkeypatch):
+    whole = rates(monkeypatch, replace(RECIPE, decay="cosine"))
+    assert rates(monkeypatch, replace(RECIPE, decay="cosine"), first_epoch=1) == whole[4:]
+    assert rates(monkeypatch, replace(RECIPE, decay="cosine"), last_epoch=1) == whole[:4]
+
+
+def test_nesterov_and_smoothing_are_torch_s():
+    toy = data()
+    net, own = model()[:3], model()[:3]
+    net.append(nn.Linear(8, 3))
+    own.append(nn.Linear(8, 3))
+    own.load_state_dict(net.state_dict())
+    recipe = replace(RECIPE, batch_size=64, nesterov=True, label_smoothing=0.1)
+    fit(net, toy, recipe, epochs=3, learning_rate=0.1, seed=0)
+    rule = torch.optim.SGD(own.parameters(), 0.1, momentum=0.9, weight_decay=1e-2, nesterov=True)
+    for _ in range(3):
+        rule.zero_grad()
+        log = own(toy.normalise(toy.train.images)).log_softmax(1)
+        target = F.one_hot(toy.train.labels, 3) * 0.9 + 0.1 / 3
+        (-(target * log).sum(1)).mean().backward()
+        rule.step()
+    for a, b in zip(net.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_distillation_is_hinton_s_formula():
+    torch.manual_seed(0)
+    recipe = Recipe(distill_weight=0.3, distill_temperature=2.0)
+    teacher, x, logits, y = nn.Linear(4, 3), torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    p, q = (teacher(x) / 2).softmax(1), (logits / 2).softmax(1)
+    kl = (p * (p.log() - q.log())).sum(1).mean()
+    expected = 0.7 * -logits.log_softmax(1)[range(5), y].mean() + 0.3 * 4 * kl
+    torch.testing.assert_close(objective(logits, y, recipe, teacher, x), expected)
+    assert torch.equal(objective(logits, y, Recipe(), teacher, x), F.cross_entropy(logits, y))
+
+
+def test_a_student_of_nothing_but_its_teacher_becomes_like_it():
+    toy, teacher, student = data(), model(1), model(2)
+    recipe = replace(RECIPE, distill_weight=1.0, weight_decay=0.0)
+    frozen = [p.clone() for p in teacher.parameters()]
+    x = toy.normalise(toy.train.images)
+    far = (student.eval()(x).softmax(1) - teacher.eval()(x).softmax(1)).abs().mean()
+    fit(student, toy, recipe, epochs=60, learning_rate=0.02, seed=0, teacher=teacher)
+    near = (student(x).softmax(1) - teacher(x).softmax(1)).abs().mean()
+    assert near < far / 2
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), frozen, strict=True))
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_mixed_precision_is_refused_on_a_cpu():
+    with pytest.raises(UsageError, match=r"bf16.*GPU"):
+        fit(model(), data(), replace(RECIPE, precision="bf16"), epochs=1, learning_rate=0.1, seed=0)
+
+
+def test_a_step_can_be_replaced():
+    net, asked = model(), []
+    before = [p.clone() for p in net.parameters()]
+
+    def instead(step, steps, optimizer):
+        asked.append((step, steps, all(p.grad is not None for p in net.parameters())))
+        return True
+
+    fit(net, data(), RECIPE, epochs=1, learning_rate=0.1, seed=0, instead_of_step=instead)
+    assert asked == [(i, 4, True) for i in range(4)]
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), before, strict=True))
+
+
+def test_epochs_are_reported(monkeypatch):
+    told = []
+    loss = fit(model(), data(), RECIPE, epochs=2, learning_rate=0.1, seed=0, after_epoch=told.append)
+    assert [(e.number, e.step, e.learning_rate) for e in told] == [(1, 4, 0.1), (2, 8, 0.1)]
+    assert told[-1].loss == loss
+    assert all(e.seconds > 0 for e in told)
+
+
+class Memory:
+    """A keeper in memory, as one on disk would be: contiguous copies."""
+
+    def __init__(self, kept=None):
+        self.kept, self.written = kept, []
+
+    def read(self):
+        return self.kept
+
+    def due(self):
+        return True
+
+    def write(self, tensors, values):
+        self.written.append(({n: t.detach().contiguous().clone() for n, t in tensors.items()}, dict(values)))
+
+
+def convolutional():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(24, 3)
+    )
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "adam"}, {"augment": "crop_flip", "nesterov": True}])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_training_goes_on_bit_for_bit(changes, stop):
+    recipe = replace(RECIPE, decay="cosine", **changes)
+    options = {"epochs": 3, "learning_rate": 0.01, "seed": 5}
+    whole, memory = convolutional(), Memory()
+    loss = fit(whole, data(), recipe, **options, keeper=memory)
+    assert [values["epoch"] for _, values in memory.written] == [1, 2, 3]
+    other = convolutional()
+    torch.manual_seed(99)
+    for p in other.parameters():
+        nn.init.normal_(p)
+    assert fit(other, data(), recipe, **options, keeper=Memory(memory.written[stop - 1])) == loss
+    for (name, a), b in zip(whole.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_keeping_changes_nothing():
+    one, two = convolutional(), convolutional()
+    fit(one, data(), RECIPE, epochs=2, learning_rate=0.1, seed=0)
+    fit(two, data(), RECIPE, epochs=2, learning_rate=0.1, seed=0, keeper=Memory(), after_epoch=lambda e: two.eval())
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_alike():
+    one, two = convolutional()[:4], convolutional()[:4]
+    for net in (one, two):
+        torch.manual_seed(3)
+        net.append(nn.Linear(24, 3))
+    fit(one, data(), RECIPE, epochs=1, learning_rate=0.1, seed=0)
+    fit(two, data(), replace(RECIPE, compiled=True), epochs=1, learning_rate=0.1, seed=0)
+    assert one.state_dict().keys() == two.state_dict().keys()
+    for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)

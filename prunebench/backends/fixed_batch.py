@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunebench.backends.torch_modules import layer_rows
 from prunebench.costs import tensor_bytes
 from prunebench.errors import BackendUnavailable, UsageError, reason
-from prunebench.masks import PRUNABLE
 
 
 class FixedBatchExecutor:
@@ -28,7 +28,7 @@ class FixedBatchExecutor:
         self.shape = tuple(example_input.shape)
         twin = copy.deepcopy(model).eval().requires_grad_(False)
         self._bytes = tensor_bytes([*twin.parameters(), *twin.buffers()])
-        self._rows = [self._row(name, m) for name, m in twin.named_modules() if isinstance(m, PRUNABLE)]
+        self._rows = layer_rows(twin, self.name)
         with torch.inference_mode():
             self.run = self._held(lambda: self.build(twin, example_input.detach().contiguous().clone()))
 
@@ -66,12 +66,6 @@ class FixedBatchExecutor:
     def summary(self) -> list[dict[str, Any]]:
         """A row per conv and linear layer: name, kind, shape, kernel, sparsity."""
         return [dict(row) for row in self._rows]
-
-    def _row(self, layer: str, module: Any) -> dict[str, Any]:
-        weight = module.weight
-        sparsity = 1 - int(weight.count_nonzero()) / weight.numel()
-        kind = type(module).__name__
-        return {"layer": layer, "kind": kind, "shape": tuple(weight.shape), "kernel": self.name, "sparsity": sparsity}
 
     @staticmethod
     def unavailable() -> str | None:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from prunebench.backends.torch_modules import TorchExecutor
-from prunebench.masks import PRUNABLE
+from prunebench.masks import held_weights
 from prunebench.registry import backend
 
 
@@ -17,11 +17,11 @@ class MaskedExecutor(TorchExecutor):
     name = "masked"
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        for module in model.modules():
-            if isinstance(module, PRUNABLE):
-                prune.custom_from_mask(module, "weight", (module.weight != 0).to(module.weight.dtype))
+        for _, module, name in list(held_weights(model)):
+            weight = getattr(module, name)
+            prune.custom_from_mask(module, name, (weight != 0).to(weight.dtype))
         return model
 
     def extra_tensors(self) -> list[Tensor]:
         # The product is a plain attribute that stays resident between calls.
-        return [m.weight for m in self.module.modules() if isinstance(m, PRUNABLE)]
+        return [getattr(module, name) for _, module, name in held_weights(self.module)]

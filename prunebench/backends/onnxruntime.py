@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunebench.attention import unfused
 from prunebench.backends.fixed_batch import FixedBatchExecutor, refused
 from prunebench.registry import backend
 
@@ -43,7 +44,7 @@ class OnnxRuntimeExecutor(FixedBatchExecutor):
 
 def _exported(model: nn.Module, example: Tensor) -> bytes:
     file: Any = io.BytesIO()
-    with warnings.catch_warnings():
+    with unfused(), warnings.catch_warnings():  # fused attention has no ONNX operator
         warnings.simplefilter("ignore")  # the trace-based exporter, which needs no further package, is called legacy
         torch.onnx.export(
             model, (example,), file, dynamo=False, opset_version=OPSET, input_names=["x"], output_names=["y"]

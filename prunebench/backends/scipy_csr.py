@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunebench.attention import unfused
 from prunebench.backends.torch_modules import TorchExecutor
 from prunebench.registry import backend
 
@@ -78,7 +79,7 @@ class SparseConv2d(nn.Module):
 
 @backend("scipy_csr")
 class ScipyCsrExecutor(TorchExecutor):
-    """Conv2d and Linear layers through SciPy, everything else through torch."""
+    """Conv2d and Linear layers through SciPy; the rest through torch, nn.MultiheadAttention's projections included."""
 
     name = "scipy_csr"
 
@@ -91,6 +92,11 @@ class ScipyCsrExecutor(TorchExecutor):
                 if type(child) in _KINDS:
                     setattr(parent, name, _KINDS[type(child)](child))
         return model
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # A fused encoder layer would read weights that its linear layers no longer have.
+        with unfused():
+            return super().__call__(x)
 
     @property
     def nbytes(self) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.costs import tensor_bytes
-from prunebench.masks import PRUNABLE
+from prunebench.masks import held_weights
 
 
 class TorchExecutor:
@@ -49,18 +49,23 @@ class TorchExecutor:
 
     def summary(self) -> list[dict[str, Any]]:
         """A row per conv and linear layer: name, kind, shape, sparsity, kernel."""
-        return [
-            {
-                "layer": name,
-                "kind": type(m).__name__,
-                "shape": tuple(m.weight.shape),
-                "kernel": self.name,
-                "sparsity": 1 - int(m.weight.count_nonzero()) / m.weight.numel(),
-            }
-            for name, m in self.module.named_modules()
-            if isinstance(m, PRUNABLE)
-        ]
+        return layer_rows(self.module, self.name)
 
     @staticmethod
     def unavailable() -> str | None:
         return None
+
+
+def layer_rows(model: nn.Module, kernel: str) -> list[dict[str, Any]]:
+    """A row per conv, linear and attention weight of a model that one kernel runs."""
+    rows = []
+    for path, module, attribute in held_weights(model):
+        weight = getattr(module, attribute)
+        rows.append({
+            "layer": path if attribute == "weight" else f"{path}.{attribute}",
+            "kind": type(module).__name__,
+            "shape": tuple(weight.shape),
+            "kernel": kernel,
+            "sparsity": 1 - int(weight.count_nonzero()) / weight.numel(),
+        })  # fmt: skip
+    return rows

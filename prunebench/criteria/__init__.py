@@ -102,27 +102,30 @@ def score(
     """
     import torch
 
+    from prunebench.attention import unpacked
+
     plugin, spec = _declared(text)
     function = plugin.bind(spec)
     scores = {}
-    for layer in gathering.gather(model, modules, plugin.declared["needs"], data, loss, plugin.name, watched):
-        name = layer.name
-        before = layer.weight.clone()
-        try:
-            result = function(layer)
-        except PrunebenchError:
-            raise
-        except Exception as error:
-            raise PluginError(f"criterion {plugin.name!r} raised on {name}: {reason(error)}") from error
-        finally:
-            changed = not torch.equal(modules[name].weight.detach(), before)
+    with unpacked(model, modules):
+        for layer in gathering.gather(model, modules, plugin.declared["needs"], data, loss, plugin.name, watched):
+            name = layer.name
+            before = layer.weight.clone()
+            try:
+                result = function(layer)
+            except PrunebenchError:
+                raise
+            except Exception as error:
+                raise PluginError(f"criterion {plugin.name!r} raised on {name}: {reason(error)}") from error
+            finally:
+                changed = not torch.equal(modules[name].weight.detach(), before)
+                if changed:
+                    with torch.no_grad():
+                        modules[name].weight.copy_(before)
+            _check(plugin.name, name, result, before)
             if changed:
-                with torch.no_grad():
-                    modules[name].weight.copy_(before)
-        _check(plugin.name, name, result, before)
-        if changed:
-            raise PluginError(f"criterion {plugin.name!r} changed the weight of {name}; a criterion only scores")
-        scores[name] = result.detach()
+                raise PluginError(f"criterion {plugin.name!r} changed the weight of {name}; a criterion only scores")
+            scores[name] = result.detach()
     return scores
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,16 @@ class Dataset:
     def input_shape(self) -> tuple[int, int, int]:
         _, channels, height, width = self.train.images.shape
         return channels, height, width
+
+    def to(self, device: str) -> Dataset:
+        """The same with every tensor on a device; itself where it is there already."""
+        if self.train.labels.device.type == device:
+            return self
+        parts = {
+            name: Split(split.images.to(device), split.labels.to(device))
+            for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
+        }
+        return replace(self, **parts, mean=self.mean.to(device), std=self.std.to(device))  # type: ignore[arg-type]
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 (n, c, h, w) -> float32 of zero mean and unit deviation per channel."""

@@ -32,6 +32,7 @@ _ELEMENTWISE = {
     torch.minimum,
 }
 CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
+_PRODUCTS = {"scaled_dot_product_attention", "matmul", "bmm", "baddbmm", "einsum"}
 # By name, because torch and torch.nn.functional hold several functions for each.
 _KEEPING_CHANNELS = (
     "relu",
@@ -92,9 +93,18 @@ def tied_filters(model: nn.Module, modules: Mapping[str, Any]) -> list[tuple[str
     except Exception:  # any of user code's own errors on a proxy: the model can't be traced
         return [(name,) for name in list(modules)[:-1]]
     flow = Flow(model, names)
+    attends = _attends(model, graph)
     for node in graph.nodes:
         flow.visit(node)
+        if attends:
+            flow.hold(node)
     return flow.groups()
+
+
+def _attends(model: nn.Module, graph: fx.Graph) -> bool:
+    """Whether activations are multiplied with activations, as attention does."""
+    names = {getattr(node.target, "__name__", node.target) for node in graph.nodes if node.op.startswith("call_")}
+    return bool(names & _PRODUCTS) or any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
 
 
 class Flow:
@@ -120,6 +130,15 @@ class Flow:
         else:
             self.channels[node] = self._function(node, inputs)
 
+    def hold(self, node: fx.Node) -> None:
+        """Leave alone what enters a step behind which no channel can be followed.
+
+        Beside attention that is most of them: heads are cut out of the projections' outputs, and the sum that runs
+        through all blocks takes in what attention made.
+        """
+        if node.op.startswith("call_") and self.channels.get(node) is None:
+            self.fixed.update(i for n in node.all_input_nodes for i in self.channels.get(n) or ())
+
     def _fixed(self) -> int:
         i = self.ids.new()
         self.fixed.add(i)
@@ -128,8 +147,10 @@ class Flow:
     def _module(self, module: nn.Module, inputs: list[_Channels]) -> _Channels:
         if not isinstance(module, (_ConvNd, nn.Linear)):
             known = type(module).__module__.startswith("torch.nn") and not isinstance(
-                module, (nn.MultiheadAttention, nn.PixelShuffle, nn.ChannelShuffle, nn.Fold, nn.Unfold)
+                module, (nn.PixelShuffle, nn.ChannelShuffle, nn.Fold, nn.Unfold)
             )
+            # One of torch's own with layers inside, attention say, mixes channels.
+            known = known and not any(isinstance(m, (_ConvNd, nn.Linear)) for m in module.modules())
             return inputs[0] if known and len(inputs) == 1 else None
         name = self.names.get(id(module))
         if name is None:

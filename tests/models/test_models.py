@@ -40,6 +40,48 @@ def test_lenet5_has_caffe_s_widths():
     assert shapes == [(20, 1, 5, 5), (50, 20, 5, 5), (500, 800), (10, 500)]
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (2, 8, 12)])
+def test_a_vision_transformer_s_size_is_what_its_shape_says(shape):
+    channels, height, width = shape
+    tokens, dim = height * width // 16, 96
+    block = (3 * dim * dim + 3 * dim) + (dim * dim + dim) + (4 * dim * dim + 3 * dim) + 4 * dim
+    count = (16 * channels + 1) * dim + tokens * dim + 4 * block + 2 * dim + 7 * (dim + 1)
+    model = models.build("vit_tiny_cifar", shape, 7).eval()
+    assert parameters(model) == count
+    assert model(torch.zeros(3, *shape)).shape == (3, 7)
+
+
+def test_a_vision_transformer_s_attention_is_torch_s_own():
+    attention = models.build("vit_tiny_cifar", (3, 32, 32), 10).eval().blocks[0].attention
+    own = torch.nn.MultiheadAttention(96, 3, batch_first=True).eval()
+    own.in_proj_weight.data, own.in_proj_bias.data = attention.qkv.weight.data, attention.qkv.bias.data
+    own.out_proj.load_state_dict(attention.proj.state_dict())
+    x = torch.randn(2, 5, 96)
+    torch.testing.assert_close(attention(x), own(x, x, x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_vision_transformer_s_parameters_widen_and_deepen_it():
+    model = models.build("vit_tiny_cifar:depth=2:dim=64:heads=4:mlp=4:patch=7", (1, 28, 28), 10)
+    shapes = [tuple(p.shape) for n, p in model.named_parameters() if p.ndim > 1]
+    block = [(192, 64), (64, 64), (256, 64), (64, 256)]
+    assert sorted(shapes) == sorted([(1, 16, 64), (64, 1, 7, 7), *block, *block, (10, 64)])
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("vit_tiny_cifar:patch=5", "patch=2"),
+        ("vit_tiny_cifar:heads=5", "heads=5"),
+        ("vit_tiny_cifar:depth=0", "depth=0"),
+        ("vit_tiny_cifar:dim=1.5", "dim=1.5"),
+    ],
+)
+def test_a_vision_transformer_that_can_t_be_is_refused_in_a_line(name, named):
+    with pytest.raises(UsageError, match=named) as error:
+        models.build(name, (1, 28, 28), 10)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(("name", "layers"), [("resnet20", 20), ("resnet56", 56)])
 def test_a_resnet_has_as_many_layers_as_it_says(name, layers):
     model = models.build(name, (3, 32, 32), 10)
