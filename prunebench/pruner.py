@@ -168,7 +168,7 @@ class Pruner:
         self.masks = {name: masks[name].bool() for name in self._modules}
         self._factors = None
         self._share = self._share if share is None else share
-        self.enforce()
+        apply(self.model, self.masks)
 
     def _prune(self, sparsity: float) -> None:
         scores = criteria.score(self.criterion, self.model, self._modules, data=self._data, loss=self._loss)
