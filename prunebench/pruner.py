@@ -217,7 +217,7 @@ class Pruner:
         self.masks = {name: masks[name].bool() for name in self._modules}
         self._factors = None
         self._share = self._share if share is None else share
-        self.enforce()
+        apply(self.model, self.masks)
 
     def _prune(self, now: Callable[[float], float]) -> None:
         """Prune each layer to now(its final sparsity)."""
