@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from prunebench import criteria, schedules, scopes
 from prunebench.cell import check_sparsity
+from prunebench.criteria import updates
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored, unit_sets
 from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of
@@ -155,13 +156,22 @@ class Pruner:
                 weight.mul_(factor).add_(0.0)  # -0 + 0 is +0
 
     def _prune(self, sparsity: float) -> None:
-        scores = criteria.score(self.criterion, self.model, self._modules, data=self._data, loss=self._loss)
+        # What was gathered to score is needed again to update: gathering twice would take twice the time.
+        layers: dict[str, criteria.Layer] | None = {} if updates.moves(self.criterion) else None
+        scores = criteria.score(
+            self.criterion, self.model, self._modules, data=self._data, loss=self._loss, gathered=layers
+        )
         keep: Mapping[str, Tensor] | None = self.masks or None
         scored = Scored(self.model, self._modules, scores, keep, criteria.reducer(self.criterion))
         sets = unit_sets(self.granularity, scored)
         chosen = select(sets, scopes.share_out(self.scope, sets, sparsity))
-        self._factors = None
-        self.masks = {
+        masks = {
             name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
             for name in self._modules
         }
+        # Every layer's update is made and checked before the first is written.
+        moved = updates.moved(self.criterion, layers, masks) if layers else {}
+        self._factors, self.masks = None, masks
+        with torch.no_grad():
+            for name, weight in moved.items():
+                self._modules[name].weight.copy_(weight)

@@ -78,9 +78,11 @@ def score(
     *,
     data: Iterable[tuple[Any, Any]] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    gathered: dict[str, Layer] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Scores by parameter name, each of its weight's shape; the model is left as it was.
 
+    gathered: filled with the layers as the criterion saw them, for who needs them again.
     Raises UsageError where the criterion needs data and none came, PluginError naming plugin and layer where it
     raises, returns a wrong shape or NaN, or changes a weight.
     """
@@ -92,6 +94,8 @@ def score(
     if needs and data is None:
         raise UsageError(f"criterion {plugin.name!r} needs data ({', '.join(needs)}); pass data=[(x, y), …]")
     layers = gather(model, modules, needs, data, loss, plugin.name)
+    if gathered is not None:
+        gathered.update(layers)
     scores = {}
     for name, layer in layers.items():
         before = layer.weight.clone()

@@ -13,6 +13,7 @@ from torch import Tensor
 GREEDY_WORK = 1e10
 EXACT_WORK = 1e11
 _CHUNK = 1 << 22  # numbers in a batch of submatrices or of removed directions
+_STEP = 1e-6  # by how much a loss must exceed the one before it in its row to be told from it in float32
 _BLOCK = 128  # columns that the sweep finishes before it tells the others
 
 
@@ -41,7 +42,7 @@ def _greedy(weights: Tensor, inverse: Tensor) -> Tensor:
     for k in range(size):
         cost = (w.square() / (2 * diagonal)).masked_fill(~alive, float("inf"))
         least, q = cost.min(1)
-        last = torch.maximum(least, torch.nextafter(last, torch.full_like(last, float("inf"))))
+        last = torch.maximum(least, last * (1 + _STEP))
         losses[each, q] = last
         column = inverse[q] - (gone[each, :k, q][:, None] @ gone[:, :k])[:, 0]
         pivot = diagonal[each, q].sqrt()

@@ -104,7 +104,7 @@ def test_greedy_losses_are_those_of_removing_one_after_the_other():
             costs[keep] = current[keep] ** 2 / (2 * conditional)
             assert q == int(costs.argmin())
             highest = max(highest, costs[q].item())
-            assert loss[q].item() == pytest.approx(highest, rel=1e-7)
+            assert loss[q].item() == pytest.approx(highest, rel=1e-5)
             keep[q] = False
             total += costs[q].item()
             current = best(row, keep, hessian)
@@ -117,13 +117,13 @@ def test_zeros_go_first_and_cost_nothing():
     w[:, 3] = w[:, 6] = 0
     losses = removal_losses(w, inverse)
     assert (losses.argsort(1)[:, :2].sort(1).values == torch.tensor([3, 6])).all()
-    assert (losses[:, [3, 6]] < 1e-300).all()
+    assert not losses[:, [3, 6]].any()
 
 
 def test_losses_strictly_increase_so_that_a_row_s_order_is_kept():
     w, _, inverse = problem(1, 9)
     losses = removal_losses(w.expand(6, 9), inverse)
-    assert all(len(set(row.tolist())) == 9 for row in losses)
+    assert all(len(set(row.tolist())) == 9 for row in losses.float())
 
 
 def test_chunks_of_rows_change_nothing(monkeypatch):
