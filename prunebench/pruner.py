@@ -96,8 +96,9 @@ class Pruner:
         self.model, self.steps, self.every = model, steps, every
         # A generator can be read once, a schedule prunes many times.
         self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
-        if criteria.needs_data(self.criterion) and data is None:
-            raise UsageError(f"criterion {self.criterion!r} needs data; pass data=[(x, y), …]")
+        wanted = criteria.missing(self.criterion, model, data)
+        if wanted is not None:
+            raise UsageError(f"criterion {self.criterion!r} needs {wanted}")
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
         self.masks: dict[str, Tensor] = {}

@@ -79,13 +79,14 @@ def criterion(
 ) -> Callable[[Any], Any]:
     """Register `f(layer, **params) -> scores` (the weight's shape, higher = keep) as a pruning criterion.
 
-    needs: what the harness must gather on the layer ("gradients", "activations"); rounds: how often pb.prune
-    rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a function
-    of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; update:
+    needs: what must be gathered on the layer ("gradients", "input_norms", …: the names in criteria.NEEDS); rounds: how
+    often pb.prune rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or
+    a function of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; update:
     `u(layer, keep, **params) -> weight`, called once the masks are chosen, moves the kept weights to make up for the
-    removed ones; a criterion that has a parameter `update` is asked to with true only.
+    removed ones, unless the criterion has a parameter `update` and it is false.
     """
-    return _register("criteria", name, needs=tuple(needs), rounds=rounds, reduce=reduce, compare=compare, update=update)
+    declared: dict[str, Any] = {"needs": tuple(needs), "rounds": rounds, "reduce": reduce, "compare": compare}
+    return _register("criteria", name, **declared, **({} if update is None else {"update": update}))
 
 
 def scope(name: str) -> Callable[[Any], Any]:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from prunebench.criteria.needs import NEEDS, Layer, gather
-from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
+from prunebench.criteria import gathering
+from prunebench.criteria.gathering import NEEDS, Layer
+from prunebench.errors import PluginError, PrunebenchError, reason
 from prunebench.registry import Plugin, get
 from prunebench.spec import Spec
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-__all__ = ["NEEDS", "Layer", "needs_data", "reducer", "rounds", "score"]
+__all__ = ["NEEDS", "Layer", "compare", "missing", "observer", "reducer", "rounds", "score"]
+
+_COMPARISONS = ("layer", "row")
 
 _REDUCTIONS: dict[str, Callable[[Any], Any]] = {
     "sum": lambda s: s.sum(-1),
@@ -31,20 +34,31 @@ _REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 def _declared(text: str) -> tuple[Plugin, Spec]:
     plugin, spec = get("criteria", text)
     for need in plugin.declared["needs"]:
-        if need not in NEEDS:
+        if need.partition(":")[0] not in NEEDS:
             raise PluginError(
                 f"criterion {plugin.name!r} needs {need!r}, which is not gathered; known: {', '.join(NEEDS)}"
             )
-    if plugin.declared.get("compare", "layer") not in ("layer",):
+    if plugin.declared.get("compare", "layer") not in _COMPARISONS:
         raise PluginError(
-            f"criterion {plugin.name!r}: compare={plugin.declared['compare']!r} is not supported yet; known: layer"
+            f"criterion {plugin.name!r}: compare={plugin.declared['compare']!r} is unknown; "
+            f"known: {', '.join(_COMPARISONS)}"
         )
     return plugin, spec
 
 
-def needs_data(text: str) -> bool:
-    """True where the criterion must see batches of (x, y)."""
-    return bool(_declared(text)[0].declared["needs"])
+def missing(text: str, model: nn.Module, data: Any) -> str | None:
+    """What the criterion wants `data` for where it isn't there, else None."""
+    return gathering.missing(_declared(text)[0].declared["needs"], model, data)
+
+
+def observer(text: str, modules: Mapping[str, Any]) -> Any:
+    """What must watch a training for the criterion, with observe() and renew(), or None."""
+    return gathering.observer(_declared(text)[0].declared["needs"], modules)
+
+
+def compare(text: str) -> str:
+    """What the criterion's scores are ranked within: "layer" (by whatever scope), or "row", each output's weights."""
+    return str(_declared(text)[0].declared.get("compare", "layer"))
 
 
 def rounds(text: str) -> int:
@@ -78,11 +92,13 @@ def score(
     *,
     data: Iterable[tuple[Any, Any]] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    watched: Any = None,
     gathered: dict[str, Layer] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Scores by parameter name, each of its weight's shape; the model is left as it was.
 
-    gathered: filled with the layers as the criterion saw them, for who needs them again.
+    watched: the criterion's `observer`, where a training had one. gathered: filled with the layers as the criterion
+    saw them, for who needs them again.
     Raises UsageError where the criterion needs data and none came, PluginError naming plugin and layer where it
     raises, returns a wrong shape or NaN, or changes a weight.
     """
@@ -90,14 +106,11 @@ def score(
 
     plugin, spec = _declared(text)
     function = plugin.bind(spec)
-    needs = plugin.declared["needs"]
-    if needs and data is None:
-        raise UsageError(f"criterion {plugin.name!r} needs data ({', '.join(needs)}); pass data=[(x, y), …]")
-    layers = gather(model, modules, needs, data, loss, plugin.name)
-    if gathered is not None:
-        gathered.update(layers)
     scores = {}
-    for name, layer in layers.items():
+    for layer in gathering.gather(model, modules, plugin.declared["needs"], data, loss, plugin.name, watched):
+        name = layer.name
+        if gathered is not None:
+            gathered[name] = layer
         before = layer.weight.clone()
         try:
             result = function(layer)

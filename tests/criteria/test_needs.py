@@ -7,7 +7,7 @@ from torch import nn
 
 import prunebench as pb
 from prunebench import criteria
-from prunebench.criteria.needs import ACTIVATION_SAMPLES
+from prunebench.criteria.gathering.activations import ACTIVATION_SAMPLES
 from prunebench.errors import UsageError
 from prunebench.masks import prunable_modules
 
