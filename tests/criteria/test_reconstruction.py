@@ -1,4 +1,4 @@
-"""Rebuilding a layer's rows: against all masks by brute force, least squares, and the sweep column by column."""
+"""Rebuilding a layer's rows: against all masks by brute force, and least squares."""
 
 import itertools
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunebench.criteria import reconstruction
-from prunebench.criteria.reconstruction import least_error, reconstructed, removal_losses, swept
+from prunebench.criteria.reconstruction import descended, least_error, reconstructed, removal_losses
 
 
 def problem(rows, size, seed=0, samples=None):
@@ -38,10 +38,10 @@ def best(w, keep, hessian):
 @pytest.mark.parametrize("chunk", [1 << 22, 100])
 def test_the_least_error_is_each_row_s_least_squares(share, chunk, monkeypatch):
     monkeypatch.setattr(reconstruction, "_CHUNK", chunk)
-    w, hessian, inverse = problem(9, 7)
+    w, hessian, _ = problem(9, 7)
     keep = masks(9, 7, share)
     keep[0], keep[1] = True, False
-    found = least_error(w, keep, hessian, inverse)
+    found = least_error(w, keep, hessian)
     assert not found[~keep].any()
     for row, kept, new in zip(w, keep, found, strict=True):
         torch.testing.assert_close(new, best(row, kept, hessian), rtol=1e-8, atol=1e-10)
@@ -49,7 +49,7 @@ def test_the_least_error_is_each_row_s_least_squares(share, chunk, monkeypatch):
 
 def test_one_removed_weight_by_the_surgeon_s_formula():
     w, hessian, inverse = problem(5, 5)
-    found = least_error(w, ~torch.eye(5, dtype=torch.bool), hessian, inverse)
+    found = least_error(w, ~torch.eye(5, dtype=torch.bool), hessian)
     for q in range(5):
         torch.testing.assert_close(found[q], w[q] - w[q, q] * inverse[q] / inverse[q, q], rtol=1e-9, atol=1e-12)
     losses = w.diagonal() ** 2 / (2 * inverse.diagonal())
@@ -57,8 +57,8 @@ def test_one_removed_weight_by_the_surgeon_s_formula():
 
 
 def test_the_first_removed_is_the_best_of_all():
-    w, hessian, inverse = problem(40, 6)
-    losses = removal_losses(w, inverse)
+    w, hessian, _ = problem(40, 6)
+    losses = removal_losses(w, hessian)
     for row, loss in zip(w, losses, strict=True):
         errors = []
         for q in range(6):
@@ -74,8 +74,8 @@ def test_greedy_against_every_subset(count):
     """Within twice the optimum, and better than magnitude, each with the best update."""
     size, totals = 6, {"greedy": 0.0, "magnitude": 0.0, "best": 0.0}
     for seed in range(8):
-        w, hessian, inverse = problem(4, size, seed)
-        losses = removal_losses(w, inverse)
+        w, hessian, _ = problem(4, size, seed)
+        losses = removal_losses(w, hessian)
         for row, loss in zip(w, losses, strict=True):
 
             def cost(gone, row=row, hessian=hessian):
@@ -94,8 +94,8 @@ def test_greedy_against_every_subset(count):
 
 
 def test_greedy_losses_are_those_of_removing_one_after_the_other():
-    w, hessian, inverse = problem(3, 8, seed=5)
-    losses = removal_losses(w, inverse)
+    w, hessian, _ = problem(3, 8, seed=5)
+    losses = removal_losses(w, hessian)
     for row, loss in zip(w, losses, strict=True):
         keep, total, highest, current = torch.ones(8, dtype=torch.bool), 0.0, 0.0, row.clone()
         for q in loss.argsort().tolist():
@@ -113,64 +113,60 @@ def test_greedy_losses_are_those_of_removing_one_after_the_other():
 
 
 def test_zeros_go_first_and_cost_nothing():
-    w, _, inverse = problem(4, 8)
+    w, hessian, _ = problem(4, 8)
     w[:, 3] = w[:, 6] = 0
-    losses = removal_losses(w, inverse)
+    losses = removal_losses(w, hessian)
     assert (losses.argsort(1)[:, :2].sort(1).values == torch.tensor([3, 6])).all()
     assert not losses[:, [3, 6]].any()
 
 
 def test_losses_strictly_increase_so_that_a_row_s_order_is_kept():
-    w, _, inverse = problem(1, 9)
-    losses = removal_losses(w.expand(6, 9), inverse)
+    w, hessian, _ = problem(1, 9)
+    losses = removal_losses(w.expand(6, 9), hessian)
     assert all(len(set(row.tolist())) == 9 for row in losses.float())
 
 
 def test_chunks_of_rows_change_nothing(monkeypatch):
-    w, _, inverse = problem(7, 5)
-    whole = removal_losses(w, inverse)
+    w, hessian, _ = problem(7, 5)
+    whole = removal_losses(w, hessian)
     monkeypatch.setattr(reconstruction, "_CHUNK", 50)
-    torch.testing.assert_close(removal_losses(w, inverse), whole, rtol=1e-9, atol=0)
+    torch.testing.assert_close(removal_losses(w, hessian), whole, rtol=1e-9, atol=0)
 
 
-def test_large_layers_take_each_weight_by_itself(monkeypatch):
-    w, _, inverse = problem(7, 5)
-    monkeypatch.setattr(reconstruction, "GREEDY_WORK", 7 * 5**3 - 1)
-    assert torch.equal(removal_losses(w, inverse), w**2 / (2 * inverse.diagonal()))
+def test_large_layers_are_greedy_within_blocks(monkeypatch):
+    w, hessian, _ = problem(7, 6)
+    monkeypatch.setattr(reconstruction, "GREEDY_WORK", 7 * 6 * 5**2)  # 5 of 6 inputs at once: two blocks of 3
+    found = removal_losses(w, hessian)
+    for part in (slice(0, 3), slice(3, 6)):
+        monkeypatch.setattr(reconstruction, "GREEDY_WORK", 1e9)
+        torch.testing.assert_close(found[:, part], removal_losses(w[:, part], hessian[part, part]), rtol=1e-9, atol=0)
+    monkeypatch.setattr(reconstruction, "GREEDY_WORK", 0)
+    torch.testing.assert_close(removal_losses(w, hessian), w**2 * hessian.diagonal() / 2, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("block", [1, 3, 128])
-def test_the_sweep_is_the_best_that_columns_to_the_right_can_do(block, monkeypatch):
-    """Step j removes column j at the least error over the columns that are right of it, by H restricted to them."""
-    monkeypatch.setattr(reconstruction, "_BLOCK", block)
-    w, hessian, inverse = problem(4, 8)
-    keep = masks(4, 8, 0.5)
-    expected = w.clone()
-    for j in range(8):
-        conditional = torch.linalg.inv(hessian[j:, j:])
-        step = expected[:, j, None] * conditional[0] / conditional[0, 0]
-        expected[:, j:] -= step.masked_fill(keep[:, j, None], 0.0)
-    expected = expected.masked_fill(~keep, 0.0)
-    torch.testing.assert_close(swept(w, keep, inverse), expected, rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
-def test_exact_beats_the_sweep_beats_no_update(share):
-    w, hessian, inverse = problem(30, 40, samples=60)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.8, 1.0])
+def test_conjugate_gradients_come_near_and_never_harm(share, monkeypatch):
+    w, hessian, _ = problem(30, 40, samples=60)
+    hessian += 0.01 * hessian.diagonal().mean() * torch.eye(40).double()
     keep = masks(30, 40, share)
-    exact, sweep, plain = (
-        error(w, new, hessian) for new in (least_error(w, keep, hessian, inverse), swept(w, keep, inverse), w * keep)
-    )
-    assert (exact <= sweep * (1 + 1e-9)).all()
-    assert (exact <= plain * (1 + 1e-9)).all()
-    assert sweep.sum() < plain.sum()
+    exact = error(w, least_error(w, keep, hessian), hessian)
+    last = error(w, w * keep, hessian)
+    for iterations in (1, 3, 10, 60):
+        monkeypatch.setattr(reconstruction, "ITERATIONS", iterations)
+        new = descended(w, keep, hessian)
+        assert not new[~keep].any()
+        found = error(w, new, hessian)
+        assert (found <= last * (1 + 1e-9)).all()
+        assert (exact <= found * (1 + 1e-9) + 1e-12).all()
+        last = found
+    torch.testing.assert_close(last, exact, rtol=1e-6, atol=1e-12)
 
 
-def test_too_much_work_is_left_to_the_sweep(monkeypatch):
-    w, hessian, inverse = problem(6, 9)
-    keep = masks(6, 9, 0.5)
-    torch.testing.assert_close(
-        reconstructed(w, keep, hessian, inverse), least_error(w, keep, hessian, inverse), rtol=0, atol=0
-    )
+def test_too_much_work_is_left_to_conjugate_gradients(monkeypatch):
+    w, hessian, _ = problem(6, 40)
+    keep = masks(6, 40, 0.5)
+    assert torch.equal(reconstructed(w, keep, hessian), least_error(w, keep, hessian))
     monkeypatch.setattr(reconstruction, "EXACT_WORK", 0.0)
-    torch.testing.assert_close(reconstructed(w, keep, hessian, inverse), swept(w, keep, inverse), rtol=0, atol=0)
+    assert torch.equal(reconstructed(w, keep, hessian), least_error(w, keep, hessian)), "it is the cheaper"
+    monkeypatch.setattr(reconstruction, "ITERATIONS", 1)
+    assert torch.equal(reconstructed(w, keep, hessian), descended(w, keep, hessian))
