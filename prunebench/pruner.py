@@ -45,17 +45,12 @@ def prune(
         criterion,
         scope,
         "one_shot",
-        criteria.rounds(check("criteria", criterion)),
+        1,
         granularity=granularity,
         data=data,
         exclude=exclude,
         loss=loss,
-        start=False,
     )
-    if pruner.steps == 1:
-        pruner.prune_to(1.0)
-    else:
-        pruner.prune_in_rounds()
     return pruner.masks
 
 
@@ -66,6 +61,8 @@ class Pruner:
     ("one_shot" prunes all when made), and every call sets pruned weights back to zero, so that neither momentum nor
     weight decay revives them. `masks` holds {parameter name: bool, True = kept}; masks only ever shrink.
     every: prune only at each every-th call (n calls then reach k = n/every prunings; the last one is never missed).
+    A criterion that asks for rounds (SynFlow: 100) rescores between the densities d^(k/rounds), d the final one, that a
+    pruning passes. One that watches the training (movement) reads `weight.grad` in `step()`: don't clear it before.
     Raises what `prune` raises.
     """
 
@@ -101,6 +98,8 @@ class Pruner:
             raise UsageError(f"criterion {self.criterion!r} needs {wanted}")
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
+        self._watching = criteria.observer(self.criterion, self._modules)
+        self._reduce, self._rounds = criteria.reducer(self.criterion), criteria.rounds(self.criterion)
         self.masks: dict[str, Tensor] = {}
         self._factors: list[tuple[Tensor, Tensor]] | None = None
         self._share, self._calls = 0.0, 0
@@ -116,6 +115,7 @@ class Pruner:
         """Prune if the schedule says so, then set every pruned weight to zero."""
         self._calls += 1
         if self._calls <= self.steps and (self._calls % self.every == 0 or self._calls == self.steps):
+            self._observe()
             self.prune_to(self._calls / self.steps)
         else:
             self.enforce()
@@ -125,29 +125,17 @@ class Pruner:
         share = schedules.share(self.schedule, t)
         if share > self._share:
             check_weights(self._modules)
-            self._prune(self.sparsity * share)
+            self._prune_in_rounds(self.sparsity * share)
             self._share = share
         apply(self.model, self.masks)
-
-    def prune_in_rounds(self) -> None:
-        """`steps` rounds to the full sparsity with density d^(k/n), rescoring in between; no training."""
-        before = {name: module.weight.detach().clone() for name, module in self._modules.items()}
-        try:
-            for k in range(1, self.steps + 1):
-                last = k == self.steps
-                self._prune(self.sparsity if last else 1.0 - (1.0 - self.sparsity) ** (k / self.steps))
-                apply(self.model, self.masks)
-        except BaseException:
-            for name, module in self._modules.items():
-                module.weight.data.copy_(before[name])
-            raise
-        self._share = 1.0
+        self._renew()
 
     def enforce(self) -> None:
-        """Set every pruned weight to zero; cheap enough for every step.
+        """After an optimizer step without pruning: set every pruned weight to zero; cheap enough for every step.
 
         A product and a sum are several times faster than filling by mask.
         """
+        self._observe()
         if self._factors is None:
             self._factors = [
                 (self._modules[n].weight, m.to(self._modules[n].weight.dtype)) for n, m in self.masks.items()
@@ -155,15 +143,49 @@ class Pruner:
         with torch.no_grad():
             for weight, factor in self._factors:
                 weight.mul_(factor).add_(0.0)  # -0 + 0 is +0
+        self._renew()
+
+    def _observe(self) -> None:
+        if self._watching is not None:
+            self._watching.observe()
+
+    def _renew(self) -> None:
+        if self._watching is not None:
+            self._watching.renew()
+
+    def _prune_in_rounds(self, sparsity: float) -> None:
+        """To a sparsity by way of those at density d^(k/rounds), d the final density; no training in between."""
+        now, n = self.sparsity * self._share, self._rounds
+        passed = (1.0 - (1.0 - self.sparsity) ** (k / n) for k in range(1, n))
+        between = [s for s in passed if now < s < sparsity]
+        masks = self.masks
+        before = {n: m.weight.detach().clone() for n, m in self._modules.items()} if between else {}
+        try:
+            for s in between:
+                self._prune(s)
+                apply(self.model, self.masks)
+            self._prune(sparsity)
+        except BaseException:
+            self.masks, self._factors = masks, None
+            for name, weight in before.items():
+                self._modules[name].weight.data.copy_(weight)
+            raise
 
     def _prune(self, sparsity: float) -> None:
         # What was gathered to score is needed again to update: gathering twice would take twice the time.
         layers: dict[str, criteria.Layer] | None = {} if updates.moves(self.criterion) else None
         scores = criteria.score(
-            self.criterion, self.model, self._modules, data=self._data, loss=self._loss, gathered=layers
+            self.criterion,
+            self.model,
+            self._modules,
+            data=self._data,
+            loss=self._loss,
+            watched=self._watching,
+            gathered=layers,
         )
         keep: Mapping[str, Tensor] | None = self.masks or None
-        scored = Scored(self.model, self._modules, scores, keep, criteria.reducer(self.criterion))
+        compare = criteria.compare(self.criterion)
+        scored = Scored(self.model, self._modules, scores, keep, self._reduce, compare)
         sets = unit_sets(self.granularity, scored)
         chosen = select(sets, scopes.share_out(self.scope, sets, sparsity))
         masks = {

@@ -80,8 +80,8 @@ def criterion(
     """Register `f(layer, **params) -> scores` (the weight's shape, higher = keep) as a pruning criterion.
 
     needs: what must be gathered on the layer ("gradients", "input_norms", …: the names in criteria.NEEDS); rounds: how
-    often pb.prune rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or
-    a function of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; update:
+    often it rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a
+    function of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; update:
     `u(layer, keep, **params) -> weight`, called once the masks are chosen, moves the kept weights to make up for the
     removed ones, unless the criterion has a parameter `update` and it is false.
     """
@@ -205,6 +205,8 @@ def check_params(plugin: Plugin, spec: Spec) -> None:
             and (isinstance(value, str) or value != value)
         ):
             raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {key}={value} can't be used; give a number")
+        if isinstance(default, bool) and not isinstance(value, bool):
+            raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {key}={value} can't be used; give true or false")
     for key, _ in spec.params:
         if key not in known:
             raise unknown(f"parameter of {GROUPS[plugin.group]} {plugin.name!r}:", key, known)

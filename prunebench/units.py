@@ -19,13 +19,15 @@ from prunebench.masks import lowest
 class UnitSet:
     """Units ranked together: scores (units,), weights removed per unit, and how units become masks.
 
-    expand maps a bool (units,), True = kept, to {parameter name: mask}.
+    expand maps a bool (units,), True = kept, to {parameter name: mask}. rows: the units are that many rows of equal
+    length, and what the set loses is taken from all rows alike.
     """
 
     names: tuple[str, ...]
     scores: Tensor
     cost: int
     expand: Callable[[Tensor], dict[str, Tensor]]
+    rows: int = 1
 
     @property
     def units(self) -> int:
@@ -48,8 +50,37 @@ def select(sets: Sequence[UnitSet], counts: Sequence[int]) -> dict[str, Tensor]:
     """The masks after each set loses its count of lowest units; at least one unit of a set stays."""
     masks: dict[str, Tensor] = {}
     for unit_set, count in zip(sets, counts, strict=True):
-        masks.update(unit_set.expand(~lowest(unit_set.scores, min(count, unit_set.units - 1))))
+        count = min(count, unit_set.units - 1)
+        gone = lowest(unit_set.scores, count) if unit_set.rows == 1 else lowest_by_row(unit_set, count)
+        masks.update(unit_set.expand(~gone))
     return masks
+
+
+def lowest_by_row(unit_set: UnitSet, count: int) -> Tensor:
+    """Bool (units,): True for `count` units, the lowest of every row, ties by position."""
+    rows = unit_set.scores.view(unit_set.rows, -1)
+    counts = shares(count, rows.shape[1], (rows == float("-inf")).sum(1))
+    order = rows.argsort(dim=1, stable=True)
+    first = torch.arange(rows.shape[1], device=rows.device) < counts[:, None]
+    return torch.zeros_like(first).scatter_(1, order, first).flatten()
+
+
+def shares(count: int, width: int, gone: Tensor) -> Tensor:
+    """`count` spread over rows of `width` units as evenly as can be, what remains to the first rows: (rows,) ints.
+
+    gone (rows,): how many each row has lost before and can't lose less than, so that masks only shrink.
+    """
+    low, high = 0, width  # the highest level to which every row can be brought within the count
+    while low < high:
+        middle = (low + high + 1) // 2
+        if int(gone.clamp(min=middle).sum()) <= count:
+            low = middle
+        else:
+            high = middle - 1
+    counts = gone.clamp(min=low)
+    room = ((counts == low) & (counts < width)).nonzero().flatten()
+    counts[room[: max(0, count - int(counts.sum()))]] += 1
+    return counts
 
 
 def forced(scores: Tensor, keep: Tensor | None) -> Tensor:

@@ -93,6 +93,17 @@ class TestCriteria:
     def test_the_seed_makes_them_repeatable(self, name):
         assert same(self.scores(name), self.scores(name))
 
+    @pytest.mark.parametrize("size", [20, 3])
+    def test_it_does_not_matter_how_samples_are_cut_into_batches(self, name, size):
+        x, y = samples()
+        model = net()
+        torch.manual_seed(3)
+        cut = criteria.score(
+            name, model, prunable_modules(model), data=list(zip(x.split(size), y.split(size), strict=True))
+        )
+        for layer, expected in self.scores(name).items():
+            torch.testing.assert_close(cut[layer], expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
     @pytest.mark.parametrize("training", [True, False])
     def test_the_model_is_left_as_it_was(self, name, training):
         model = net().train(training)

@@ -23,6 +23,7 @@ FLOORS = [
         "facts",
         "answers",
         "shapes",
+        "rows",
     },
     {
         "datasets",

@@ -1,8 +1,10 @@
 """Units: the best of a set is out of reach, earlier masks stay, a set never loses all."""
 
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from prunebench.units import UnitSet, forced, protected, select
+from prunebench.units import UnitSet, forced, protected, select, shares
 
 
 def unit_set(name, scores, cost=1):
@@ -36,3 +38,39 @@ def test_what_was_pruned_ranks_below_everything():
     assert ranked.tolist() == [-float("inf"), -7.0, 1.0]
     assert ranked.dtype == torch.float32
     assert forced(scores, None).tolist() == [5.0, -7.0, 1.0]
+
+
+def brute_shares(count, width, gone):
+    """One unit at a time to the row that has lost least, the first of equals."""
+    counts = list(gone)
+    while sum(counts) < count:
+        open_ = [i for i in range(len(counts)) if counts[i] < width]
+        counts[min(open_, key=lambda i: (counts[i], i))] += 1
+    return counts
+
+
+@given(
+    width=st.integers(1, 9),
+    gone=st.lists(st.integers(0, 9), min_size=1, max_size=7),
+    share=st.floats(0, 1),
+)
+def test_rows_lose_alike_and_never_less_than_before(width, gone, share):
+    gone = [min(g, width) for g in gone]
+    count = sum(gone) + int(share * (width * len(gone) - sum(gone)))
+    found = shares(count, width, torch.tensor(gone)).tolist()
+    assert found == brute_shares(count, width, gone)
+
+
+def test_the_remainder_goes_to_the_first_rows():
+    assert shares(7, 4, torch.zeros(3, dtype=torch.int64)).tolist() == [3, 2, 2]
+
+
+def test_every_row_loses_its_lowest_with_ties_by_position():
+    rows = torch.tensor([[3.0, 1.0, 2.0, 1.0], [9.0, 9.0, 9.0, 9.0], [0.5, 0.1, 0.2, 0.3]])
+    one = UnitSet(("a",), rows.flatten(), 1, lambda keep: {"a": keep.view(3, 4)}, rows=3)
+    assert select([one], [7])["a"].tolist() == [
+        [True, False, False, False],
+        [False, False, True, True],
+        [True, False, False, True],
+    ]
+    assert int(select([one], [12])["a"].sum()) == 1

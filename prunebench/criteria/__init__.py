@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench.criteria import gathering
 from prunebench.criteria.gathering import NEEDS, Layer
-from prunebench.errors import PluginError, PrunebenchError, reason
+from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
 from prunebench.registry import Plugin, get
 from prunebench.spec import Spec
 
@@ -34,10 +34,10 @@ _REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 def _declared(text: str) -> tuple[Plugin, Spec]:
     plugin, spec = get("criteria", text)
     for need in plugin.declared["needs"]:
-        if need.partition(":")[0] not in NEEDS:
-            raise PluginError(
-                f"criterion {plugin.name!r} needs {need!r}, which is not gathered; known: {', '.join(NEEDS)}"
-            )
+        try:
+            gathering.check_need(need)
+        except UsageError as error:  # the plugin's mistake, not the user's
+            raise PluginError(f"criterion {plugin.name!r} asks for what can't be gathered: {error}") from error
     if plugin.declared.get("compare", "layer") not in _COMPARISONS:
         raise PluginError(
             f"criterion {plugin.name!r}: compare={plugin.declared['compare']!r} is unknown; "

@@ -21,12 +21,12 @@ def rebuilt(layer: Layer, keep: Tensor, damping: float = 0.01) -> Tensor:
     """The weight with zeros outside keep and every row's rest at the least output error; of the weight's shape."""
     import torch
 
-    from prunebench.criteria.gathering.rows import unrows
     from prunebench.criteria.reconstruction import reconstructed
+    from prunebench.rows import from_rows
 
     weights, kept = _grouped(layer, layer.weight).double(), _grouped(layer, keep)
     found = [reconstructed(w, k, h) for w, k, h in zip(weights, kept, _hessians(layer, damping), strict=True)]
-    return unrows(layer.module, torch.cat(found)).to(layer.weight.dtype)
+    return from_rows(layer.module, torch.cat(found)).to(layer.weight.dtype)
 
 
 @criterion("obc", needs=("input_gram",), update=rebuilt)
@@ -38,8 +38,8 @@ def obc(layer: Layer, damping: float = 0.01, update: bool = True) -> Tensor:
     """
     import torch
 
-    from prunebench.criteria.gathering.rows import unrows
     from prunebench.criteria.reconstruction import removal_losses
+    from prunebench.rows import from_rows
 
     weights = _grouped(layer, layer.weight).double()
     losses, energy = [], torch.zeros((), dtype=torch.float64, device=weights.device)
@@ -47,14 +47,14 @@ def obc(layer: Layer, damping: float = 0.01, update: bool = True) -> Tensor:
         # An input that was never other than zero costs nothing, whatever the damping makes of it.
         losses.append(removal_losses(w, h) * (gram.diagonal() != 0))
         energy += 0.5 * ((w @ h) * w).sum()
-    return unrows(layer.module, torch.cat(losses)) / energy.clamp(min=torch.finfo(torch.float32).tiny)
+    return from_rows(layer.module, torch.cat(losses)) / energy.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _grouped(layer: Layer, values: Tensor) -> Tensor:
     """(groups, outputs/groups, inputs of one output)."""
-    from prunebench.criteria.gathering.rows import rows
+    from prunebench.rows import to_rows
 
-    found = rows(layer.module, values)
+    found = to_rows(layer.module, values)
     return found.reshape(len(layer.input_gram), -1, found.shape[1])
 
 

@@ -24,16 +24,16 @@ def surgeon(layer: Layer, keep: Tensor, block: int = 50, damping: float = 1e-5, 
     """The weight with zeros outside keep and the rest moved to make up for them; of the weight's shape."""
     import torch
 
-    from prunebench.criteria.gathering.rows import rows, unrows
     from prunebench.criteria.inverse_fisher import compensated
+    from prunebench.rows import from_rows, to_rows
 
-    weights, kept = (rows(layer.module, t).flatten() for t in (layer.weight, keep))
+    weights, kept = (to_rows(layer.module, t).flatten() for t in (layer.weight, keep))
     found = torch.empty_like(weights)
     for part, gradients in _blocks(layer, block, batch):
         shape = (len(gradients), gradients.shape[2])
         w, k = _padded(weights[part], shape), _padded(kept[part], shape)
         found[part] = compensated(gradients, w, k, damping).flatten()[: found[part].numel()].to(found.dtype)
-    return unrows(layer.module, found)
+    return from_rows(layer.module, found)
 
 
 @criterion("woodfisher", needs=("sample_gradients",), update=surgeon)
@@ -45,16 +45,16 @@ def woodfisher(layer: Layer, block: int = 50, damping: float = 1e-5, batch: int 
     """
     import torch
 
-    from prunebench.criteria.gathering.rows import rows, unrows
     from prunebench.criteria.inverse_fisher import inverse_diagonal
+    from prunebench.rows import from_rows, to_rows
 
-    weights = rows(layer.module, layer.weight).flatten().double()
+    weights = to_rows(layer.module, layer.weight).flatten().double()
     scores = torch.empty_like(weights)
     for part, gradients in _blocks(layer, block, batch):
         w = _padded(weights[part], (len(gradients), gradients.shape[2]))
         score = w.square() / (2 * inverse_diagonal(gradients * (w != 0)[:, None], damping))
         scores[part] = score.flatten()[: scores[part].numel()]
-    return unrows(layer.module, scores)
+    return from_rows(layer.module, scores)
 
 
 def _blocks(layer: Layer, block: int, batch: int) -> Iterator[tuple[slice, Tensor]]:

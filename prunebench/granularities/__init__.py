@@ -22,13 +22,18 @@ __all__ = ["Scored", "unit_sets"]
 
 @dataclass(frozen=True)
 class Scored:
-    """Layers with a score for every weight; keep: earlier masks, or None; reduce: (filters, weights) -> (filters,)."""
+    """Layers with a score for every weight.
+
+    keep: earlier masks, or None; reduce: (filters, weights) -> (filters,); compare: "row" where single weights are
+    ranked among those of their own output only.
+    """
 
     model: nn.Module
     modules: Mapping[str, Any]
     scores: Mapping[str, Tensor]
     keep: Mapping[str, Tensor] | None
     reduce: Callable[[Tensor], Tensor]
+    compare: str = "layer"
 
     def kept(self, name: str) -> Tensor | None:
         return None if self.keep is None else self.keep.get(name)

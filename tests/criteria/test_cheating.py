@@ -105,6 +105,9 @@ def test_an_error_of_several_lines_is_told_in_one(registry_sandbox):
     ("declared", "words"),
     [
         ({"needs": ("telepathy",)}, "telepathy"),
+        ({"needs": ("hessian_product:warmth=3",)}, "warmth.*temperature"),
+        ({"needs": ("hessian_product:temperature=0",)}, "temperature=0"),
+        ({"needs": ("gradients:",)}, "gradients:"),
         ({"reduce": "product"}, "product"),
         ({"compare": "universe"}, "universe"),
     ],

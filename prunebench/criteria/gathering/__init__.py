@@ -6,6 +6,7 @@ fit into GROUP_BYTES together, so that memory stays bounded however large the mo
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,10 +27,10 @@ from prunebench.criteria.gathering import (
     synaptic_flow,
 )
 from prunebench.criteria.gathering.run import Run, cross_entropy, evaluating
-from prunebench.errors import UsageError
+from prunebench.errors import UsageError, unknown
 from prunebench.spec import Spec
 
-__all__ = ["GROUP_BYTES", "NEEDS", "Layer", "Need", "gather", "missing", "observer"]
+__all__ = ["GROUP_BYTES", "NEEDS", "Layer", "Need", "check_need", "gather", "missing", "observer"]
 
 GROUP_BYTES = 2**30
 
@@ -91,6 +92,20 @@ def _need(text: str) -> tuple[str, Need, Callable[..., Mapping[str, Any]]]:
     spec = Spec.parse(text, "need")
     need = NEEDS[spec.name]
     return spec.name, need, partial(need.gather, **dict(spec.params))
+
+
+def check_need(text: str) -> None:
+    """UsageError for a need that isn't known, or for a parameter that it doesn't take."""
+    spec = Spec.parse(text, "need")
+    if spec.name not in NEEDS:
+        raise unknown("need", spec.name, NEEDS)
+    parameters = inspect.signature(NEEDS[spec.name].gather).parameters.values()
+    known = [p.name for p in parameters if p.default is not p.empty]
+    for key, value in spec.params:
+        if key not in known:
+            raise unknown(f"parameter of need {spec.name!r}:", key, known)
+        if not isinstance(value, (int, float)) or not value > 0:
+            raise UsageError(f"need {spec.name!r}: {key}={value} can't be used; give a number above 0")
 
 
 def missing(needs: Sequence[str], model: nn.Module, data: Any) -> str | None:

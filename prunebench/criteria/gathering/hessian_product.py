@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from prunebench.criteria.gathering.replacing import Replacing
 from prunebench.criteria.gathering.run import Run
+
+# These have no second derivative in torch, but what they are made of has.
+_COMPOSED = {
+    "hardsigmoid": lambda x: (x / 6 + 0.5).clamp(0, 1),
+    "hardswish": lambda x: x * (x / 6 + 0.5).clamp(0, 1),
+}
 
 
 def gather(run: Run, names: Sequence[str], temperature: float = 1.0) -> dict[str, Tensor]:
@@ -23,8 +30,8 @@ def gather(run: Run, names: Sequence[str], temperature: float = 1.0) -> dict[str
     whole = list(run.weights)
     g, samples = run.zeros(whole), 0
     product = run.zeros(names)
-    # The fused attention kernels have no second derivative.
-    with sdpa_kernel(SDPBackend.MATH):
+    # The fused attention kernels have no second derivative either.
+    with sdpa_kernel(SDPBackend.MATH), Replacing(_COMPOSED):
         for x, y in run.batches():
             for name, part in _gradients(run, x, y, temperature, double=False).items():
                 g[name].add_(part, alpha=len(x))

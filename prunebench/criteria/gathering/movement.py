@@ -1,6 +1,6 @@
 """Need `movement`: -Σ w·g over the steps of a training, the way each weight was driven from zero (or towards it).
 
-Sanh et al. 2020, "Movement pruning: adaptive sparsity by fine-tuning", equation 4 without the learning rate.
+Sanh et al. 2020, "Movement pruning: adaptive sparsity by fine-tuning", without the learning rate.
 """
 
 from __future__ import annotations

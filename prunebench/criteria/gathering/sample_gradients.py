@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from prunebench.criteria.gathering import per_sample
 from prunebench.criteria.gathering.inputs import is_convolution, unflipped, windows
-from prunebench.criteria.gathering.rows import rows
 from prunebench.criteria.gathering.run import Run, precise
+from prunebench.rows import to_rows
 
 # What is kept of all samples and layers, in bytes; samples beyond it are left out, one is the least.
 KEPT_BYTES = 2 * 2**30
@@ -53,7 +53,7 @@ class Use:
 
 @dataclass
 class SampleGradients:
-    """One layer's gradients, `count` samples of `size` weights each, the weights in the order of `rows`.
+    """One layer's gradients, `count` samples of `size` weights each, the weights in the order of `to_rows`.
 
     batches: in the data's order; of each either the gradients themselves, (n, size), or the uses that they sum over.
     """
@@ -226,6 +226,6 @@ def _one_by_one(run: Run, found: dict[str, SampleGradients], samples: int) -> No
     for block in per_sample.blocks(run, list(found)):
         for name, gradients in block.items():
             part = gradients.detach()[: samples - found[name].count].to(precise(gradients.dtype))
-            found[name].batches.append(torch.stack([rows(run.modules[name], g).flatten() for g in part]))
+            found[name].batches.append(torch.stack([to_rows(run.modules[name], g).flatten() for g in part]))
         if found[name].count == samples:
             return

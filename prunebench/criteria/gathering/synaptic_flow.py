@@ -1,6 +1,6 @@
 """Need `synaptic_flow`: the gradient of log R, R the sum of outputs for an all-ones input and absolute parameters.
 
-Tanaka et al. 2020, "Pruning neural networks without any data by iteratively conserving synaptic flow", equation 3.
+Tanaka et al. 2020, "Pruning neural networks without any data by iteratively conserving synaptic flow".
 No sample is read: data gives the input's shape, or else the model's attribute `input_shape`, (channels, height, width).
 """
 
@@ -13,8 +13,23 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from prunebench.criteria.gathering.replacing import Replacing
 from prunebench.criteria.gathering.run import Run
 from prunebench.errors import UsageError
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _gate(x: Tensor) -> Tensor:
+    """1 whatever x, with the gradient of log x: a gate scales its layer's flow in proportion."""
+    return 1.0 + (x - x.detach()) / x.detach().clamp(min=torch.finfo(x.dtype).tiny)
+
+
+# Flow is never negative, and so large that what saturates would cut it: such activations pass it on as a ReLU does.
+_LINEAR = dict.fromkeys(("relu6", "hardtanh", "hardswish", "tanh"), _same)
+_GATES = dict.fromkeys(("sigmoid", "hardsigmoid"), _gate)
 
 
 def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
@@ -22,7 +37,8 @@ def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
 
     The logarithm, because R itself grows with depth beyond what float32 holds; it scales all layers alike. Running
     means are zero: with their absolute values, as at initialisation in the paper's own code, a trained network's flow
-    would be cut by every ReLU. Raises UsageError where R overflows even float64.
+    would be cut by every ReLU. Activations that saturate are taken as linear, sigmoid gates as scaling in proportion;
+    layer norms conserve no flow. Raises UsageError where R overflows even float64.
     """
     values: dict[str, Tensor] = {}
     for name, value in (*run.model.named_parameters(), *run.model.named_buffers()):
@@ -33,7 +49,8 @@ def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
     leaves = {name: values[name].requires_grad_(True) for name in names}
     device = next(iter(run.modules.values())).weight.device
     ones = torch.ones(1, *_shape(run), dtype=torch.float64, device=device)
-    total = functional_call(run.model, values, (ones,)).sum()
+    with Replacing({**_LINEAR, **_GATES}):
+        total = functional_call(run.model, values, (ones,)).sum()
     if not torch.isfinite(total):
         raise UsageError(f"criterion {run.criterion!r}: the synaptic flow of {type(run.model).__name__} overflows")
     if not total.requires_grad or total == 0:

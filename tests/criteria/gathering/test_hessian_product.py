@@ -85,3 +85,18 @@ def test_attention_has_a_second_derivative():
     layers = list(gathering.gather(model, modules, ("hessian_product",), data, F.mse_loss, "test"))
     assert {layer.name for layer in layers} == set(modules)
     assert all(layer.hessian_product.abs().max() > 0 for layer in layers)
+
+
+def test_hard_activations_have_a_second_derivative():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Hardswish(), nn.Linear(8, 8), nn.Hardsigmoid(), nn.Linear(8, 3)).double()
+    data = [(torch.randn(6, 4, dtype=torch.float64), torch.randint(0, 3, (6,)))]
+    layers, step, moved = gathered(model, data), 1e-6, []
+    for sign in (1, -1):
+        other = copy.deepcopy(model)
+        for name, module in prunable_modules(other).items():
+            module.weight.data += sign * step * layers[name].grad
+        (found,) = torch.autograd.grad(F.cross_entropy(other(data[0][0]), data[0][1]), [other[0].weight])
+        moved.append(found)
+    numeric = (moved[0] - moved[1]) / (2 * step)
+    torch.testing.assert_close(layers["0.weight"].hessian_product, numeric, rtol=1e-4, atol=1e-9)

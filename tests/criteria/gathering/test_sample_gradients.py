@@ -9,8 +9,8 @@ from torch import nn
 
 from prunebench.criteria import gathering
 from prunebench.criteria.gathering import sample_gradients
-from prunebench.criteria.gathering.rows import rows, unrows
 from prunebench.masks import prunable_modules
+from prunebench.rows import to_rows
 
 
 class Twice(nn.Module):
@@ -92,7 +92,7 @@ def by_hand(model, x, y, loss=F.cross_entropy):
     for i in range(len(x)):
         gradients = torch.autograd.grad(loss(model(x[i : i + 1]), y[i : i + 1]), weights, allow_unused=True)
         for (name, module), g in zip(modules.items(), gradients, strict=True):
-            found[name].append(rows(module, torch.zeros_like(module.weight) if g is None else g).flatten())
+            found[name].append(to_rows(module, torch.zeros_like(module.weight) if g is None else g).flatten())
     return {name: torch.stack(gs) for name, gs in found.items()}
 
 
@@ -219,25 +219,3 @@ def test_the_model_is_left_as_it_was():
     assert torch.equal(model[0].weight.grad, torch.ones_like(model[0].weight))
     assert model[4].weight.grad is None
     assert not any(m._forward_hooks for m in model.modules())
-
-
-@pytest.mark.parametrize(
-    "module",
-    [
-        nn.Linear(3, 4),
-        nn.Conv2d(4, 6, (2, 3), groups=2),
-        nn.ConvTranspose2d(4, 6, (2, 3), groups=2),
-        nn.ConvTranspose1d(4, 6, 3),
-    ],
-)
-def test_rows_and_back(module):
-    weight = module.weight.detach()
-    flat = rows(module, weight)
-    outputs = module.out_features if isinstance(module, nn.Linear) else module.out_channels
-    assert flat.shape == (outputs, weight.numel() // outputs)
-    assert torch.equal(unrows(module, flat), weight)
-    # Row o is what output o depends on.
-    x = torch.randn(1, *((3,) if isinstance(module, nn.Linear) else (4,) + (5,) * (weight.ndim - 2)))
-    gradients = torch.autograd.grad(module(x)[0, 1].sum(), module.weight)[0]
-    touched = rows(module, gradients).any(1)
-    assert touched.tolist() == [o == 1 for o in range(outputs)]

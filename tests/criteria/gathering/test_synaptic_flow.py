@@ -112,3 +112,32 @@ def test_the_model_keeps_weights_types_and_modes():
     assert all(torch.equal(v, before[k]) and v.dtype == before[k].dtype for k, v in model.state_dict().items())
     assert all(m.training for m in model.modules())
     assert all(p.grad is None for p in model.parameters())
+
+
+class Gated(nn.Module):
+    """Saturating activations, as modules and as functions, in place too, and a squeeze-and-excite gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(3, 3, 3, padding=1, bias=False) for _ in range(3))
+        self.squeeze, self.excite, self.fc = nn.Linear(3, 2, bias=False), nn.Linear(2, 3, bias=False), nn.Linear(3, 2)
+        self.six, self.swish, self.gate = nn.ReLU6(inplace=True), nn.Hardswish(), nn.Hardsigmoid()
+
+    def forward(self, x):
+        x = torch.tanh(self.c(nn.functional.relu6(self.b(self.swish(self.six(self.a(x)))))))
+        gate = self.gate(self.excite(self.squeeze(x.mean((2, 3)))))
+        return self.fc((x * gate[..., None, None]).mean((2, 3)))
+
+
+def test_what_saturates_does_not_cut_the_flow():
+    torch.manual_seed(0)
+    model = Gated()
+    model.fc.bias.data.zero_()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(100)
+    found = flows(model, [(torch.zeros(1, 3, 5, 5), None)])
+    for name in ("fc.weight", "squeeze.weight", "excite.weight"):
+        assert found[name].sum().item() == pytest.approx(1.0, rel=1e-6), name
+    # x and its gate both grow with these: twice the flow.
+    assert all(found[f"{n}.weight"].sum().item() == pytest.approx(2.0, rel=1e-6) for n in "abc")
