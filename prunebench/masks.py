@@ -23,6 +23,10 @@ class LayerCollapseWarning(UserWarning):
     """A layer was left with so little that no signal may pass; the message names the layers."""
 
 
+class NotPrunedWarning(UserWarning):
+    """Layers that a granularity can't prune stay dense; the message names them."""
+
+
 def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str, Any]:
     """{parameter name: its conv or linear module}, in the model's order, shared weights once.
 
@@ -59,6 +63,15 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
     if not found:
         raise UsageError(f"{type(model).__name__} has nothing to prune: no conv or linear weight is left")
     return found
+
+
+def weight_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
+    """{parameter name: every module's and parameter's name that means this weight}, in the model's order."""
+    found: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, PRUNABLE) and "weight" in module._parameters:
+            found.setdefault(id(module.weight), []).extend((f"{path}.weight" if path else "weight", path))
+    return {names[0]: tuple(names) for names in found.values()}
 
 
 def check_weights(modules: Mapping[str, Any]) -> None:

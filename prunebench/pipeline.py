@@ -149,6 +149,7 @@ def _prune(cell: Cell, lab: Lab) -> Artifact:
     """
     import torch
 
+    from prunebench.masks import NotPrunedWarning
     from prunebench.pruner import Pruner
     from prunebench.training import Diverged, finite
 
@@ -201,6 +202,8 @@ def _prune(cell: Cell, lab: Lab) -> Artifact:
             meta["validation_accuracy"] = _validation(model, data)
     collapsed = sorted({str(w.message) for w in caught if "layer collapse" in str(w.message)})
     meta["collapse"] = collapsed[-1] if collapsed else None
+    dense = sorted({str(w.message) for w in caught if issubclass(w.category, NotPrunedWarning)})
+    meta["not_pruned"] = dense[-1] if dense else None
     return lab.publish(cell, meta, _state(model, meta))
 
 

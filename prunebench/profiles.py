@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench import cell as cells
+from prunebench import granularities
 from prunebench.cell import Case, Cell, Recipe, check_sparsity
 from prunebench.errors import UsageError, unknown
 from prunebench.models.names import check_model
@@ -110,7 +111,21 @@ def plan(profile: str | None = None, overrides: Mapping[str, Any] | None = None)
         seeds=seeds,
         recipe=lambda model, dataset: recipe(model, dataset, settings.get("recipe"), **lengths),
     )
-    return Plan(profile, tuple(found), tuple(backends), tuple(batch_sizes), float(settings["timing_seconds"]))
+    fitting = _fitting(axes["granularities"], sparsities)
+    kept = tuple(c for c in found if c.is_control or c.sparsity in fitting[c.granularity])
+    return Plan(profile, kept, tuple(backends), tuple(batch_sizes), float(settings["timing_seconds"]))
+
+
+def _fitting(named: Iterable[str], sparsities: Iterable[float]) -> dict[str, list[float]]:
+    # A granularity with a sparsity of its own takes part at that one; UsageError where it isn't among those asked for.
+    asked = [s for s in sparsities if s > 0]
+    fitting = {}
+    for granularity in named:
+        only = granularities.only_sparsity(granularity)
+        fitting[granularity] = [s for s in asked if only is None or granularities.fits(s, only)]
+        if asked and not fitting[granularity]:
+            granularities.reachable(granularity, asked[0])
+    return fitting
 
 
 def items(option: str, value: str | Iterable[Any]) -> list[Any]:

@@ -65,8 +65,8 @@ class Progress:
         self._estimated += self._costs.pop(cell, 0.0)
         self._taken += meta.get("training_seconds", 0.0)
         result = f"validation {100 * meta['validation_accuracy']:.1f} %" if meta["status"] == "ok" else meta["reason"]
-        collapse = f"; {meta['collapse']}" if meta.get("collapse") else ""
-        self._say(f"{cell.id}: {result} in {meta.get('training_seconds', 0):.1f} s{collapse}")
+        said = "".join(f"; {meta[what]}" for what in ("collapse", "not_pruned") if meta.get(what))
+        self._say(f"{cell.id}: {result} in {meta.get('training_seconds', 0):.1f} s{said}")
 
     def begins(self) -> None:
         """Called before each case."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from prunebench import criteria, schedules, scopes
 from prunebench.cell import check_sparsity
 from prunebench.criteria import updates
 from prunebench.errors import UsageError
-from prunebench.granularities import Scored, unit_sets
-from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of
+from prunebench.granularities import Scored, reachable, unit_sets
+from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
 from prunebench.registry import check
 from prunebench.units import select
 
@@ -30,13 +31,16 @@ def prune(
     data: _Data | None = None,
     *,
     exclude: Sequence[str] = (),
+    overrides: Mapping[str, float] | None = None,
     loss: _Loss | None = None,
 ) -> dict[str, Tensor]:
     """Prune a model in place, at once; returns {parameter name: bool mask, True = kept}.
 
     sparsity: fraction of prunable weights removed, in [0, 1): ⌊N·s + ½⌋ of N, exact in total for scope "global" and
     per layer for "layerwise", at least one weight per layer left. data: batches of (x, y) for criteria that need
-    them; loss: mean over a batch, cross-entropy unless given. exclude: patterns such as "*.fc".
+    them; loss: mean over a batch, cross-entropy unless given. exclude: patterns such as "*.fc". overrides: layers that
+    get a sparsity of their own, {"*.fc": 0.5, "conv1": 0.0}, the first pattern that fits; the rest takes the scope at
+    the asked sparsity. scope="global:first=dense:last=dense" does so for the model's ends.
     Raises UsageError for a value that can't be, PluginError for a plugin that misbehaves; the model is then untouched.
     """
     pruner = Pruner(
@@ -49,9 +53,18 @@ def prune(
         granularity=granularity,
         data=data,
         exclude=exclude,
+        overrides=overrides,
         loss=loss,
     )
     return pruner.masks
+
+
+def _by_density(final: float, part: float) -> float:
+    return 1.0 - (1.0 - final) ** part
+
+
+def _on_the_way(part: float, target: Callable[[float], float], final: float) -> float:
+    return min(_by_density(final, part), target(final))
 
 
 class Pruner:
@@ -78,6 +91,7 @@ class Pruner:
         granularity: str = "weight",
         data: _Data | None = None,
         exclude: Sequence[str] = (),
+        overrides: Mapping[str, float] | None = None,
         loss: _Loss | None = None,
         every: int = 1,
         start: bool = True,
@@ -87,9 +101,9 @@ class Pruner:
         for name, value in (("steps", steps), ("every", every)):
             if not isinstance(value, int) or value < 1:
                 raise UsageError(f"{name}={value!r} can't be used; give a whole number of at least 1")
-        self.sparsity = check_sparsity(sparsity)
         self.criterion, self.scope = check("criteria", criterion), check("scopes", scope)
         self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
+        self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
         self.model, self.steps, self.every = model, steps, every
         # A generator can be read once, a schedule prunes many times.
         self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
@@ -98,6 +112,8 @@ class Pruner:
             raise UsageError(f"criterion {self.criterion!r} needs {wanted}")
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
+        own = scopes.own_sparsities(self.scope, weight_names(model), overrides or {})
+        self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
         self._watching = criteria.observer(self.criterion, self._modules)
         self._reduce, self._rounds = criteria.reducer(self.criterion), criteria.rounds(self.criterion)
         self.masks: dict[str, Tensor] = {}
@@ -122,10 +138,10 @@ class Pruner:
 
     def prune_to(self, t: float) -> None:
         """Prune to the schedule's sparsity at progress t in [0, 1]; earlier than before means no change."""
-        share = schedules.share(self.schedule, t)
+        share = schedules.share(self.schedule, t, self.sparsity)
         if share > self._share:
             check_weights(self._modules)
-            self._prune_in_rounds(self.sparsity * share)
+            self._prune_in_rounds(lambda final: final * schedules.share(self.schedule, t, final))
             self._share = share
         apply(self.model, self.masks)
         self._renew()
@@ -153,25 +169,26 @@ class Pruner:
         if self._watching is not None:
             self._watching.renew()
 
-    def _prune_in_rounds(self, sparsity: float) -> None:
-        """To a sparsity by way of those at density d^(k/rounds), d the final density; no training in between."""
+    def _prune_in_rounds(self, target: Callable[[float], float]) -> None:
+        """To target(final sparsity) by way of those at density d^(k/rounds), d the final one; no training between."""
         now, n = self.sparsity * self._share, self._rounds
-        passed = (1.0 - (1.0 - self.sparsity) ** (k / n) for k in range(1, n))
-        between = [s for s in passed if now < s < sparsity]
+        parts = [k / n for k in range(1, n)]
+        between = [part for part in parts if now < _by_density(self.sparsity, part) < target(self.sparsity)]
         masks = self.masks
         before = {n: m.weight.detach().clone() for n, m in self._modules.items()} if between else {}
         try:
-            for s in between:
-                self._prune(s)
+            for part in between:
+                self._prune(partial(_on_the_way, part, target))
                 apply(self.model, self.masks)
-            self._prune(sparsity)
+            self._prune(target)
         except BaseException:
             self.masks, self._factors = masks, None
             for name, weight in before.items():
                 self._modules[name].weight.data.copy_(weight)
             raise
 
-    def _prune(self, sparsity: float) -> None:
+    def _prune(self, now: Callable[[float], float]) -> None:
+        """Prune each layer to now(its final sparsity)."""
         # What was gathered to score is needed again to update: gathering twice would take twice the time.
         layers: dict[str, criteria.Layer] | None = {} if updates.moves(self.criterion) else None
         scores = criteria.score(
@@ -187,7 +204,8 @@ class Pruner:
         compare = criteria.compare(self.criterion)
         scored = Scored(self.model, self._modules, scores, keep, self._reduce, compare)
         sets = unit_sets(self.granularity, scored)
-        chosen = select(sets, scopes.share_out(self.scope, sets, sparsity))
+        own = {name: now(final) for name, final in self._own.items()}
+        chosen = select(sets, scopes.share_out(self.scope, sets, now(self.sparsity), own))
         masks = {
             name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
             for name in self._modules

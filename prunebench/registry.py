@@ -13,7 +13,7 @@ from functools import cache, partial
 from importlib import metadata
 from typing import Any
 
-from prunebench.errors import PluginError, UsageError, unknown
+from prunebench.errors import PluginError, UsageError, reason, unknown
 from prunebench.spec import NAME, Spec
 
 GROUPS = {
@@ -27,6 +27,11 @@ GROUPS = {
 }
 
 
+# Parameters of every plugin of a group, each a sparsity or "dense": its room acts on them, the plugin never sees them.
+SHARED = {"scopes": ("first", "last")}
+Check = Callable[..., object] | None  # of a plugin's parameters: see `criterion`
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A registered function or class with what it declared about itself."""
@@ -36,6 +41,7 @@ class Plugin:
     function: Callable[..., Any]
     origin: str
     declared: Mapping[str, Any] = field(default_factory=dict)
+    check: Check = None
 
     @property
     def builtin(self) -> bool:
@@ -44,13 +50,14 @@ class Plugin:
     def bind(self, spec: Spec) -> Callable[..., Any]:
         """The function with the spec's parameters filled in; UsageError names an unknown parameter."""
         check_params(self, spec)
-        return partial(self.function, **dict(spec.params)) if spec.params else self.function
+        params = {k: v for k, v in spec.params if k not in SHARED.get(self.group, ())}
+        return partial(self.function, **params) if params else self.function
 
 
 _local: dict[tuple[str, str], Plugin] = {}
 
 
-def _register(group: str, name: str, **declared: Any) -> Callable[[Any], Any]:
+def _register(group: str, name: str, check: Check, **declared: Any) -> Callable[[Any], Any]:
     kind = GROUPS[group]
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsageError(f"{kind} name {name!r} can't be used; names match {NAME.pattern}")
@@ -60,7 +67,7 @@ def _register(group: str, name: str, **declared: Any) -> Callable[[Any], Any]:
         before = _local.get((group, name))
         if before is not None and before.origin != origin:
             raise UsageError(f"{kind} {name!r} is defined twice, by {before.origin} and by {origin}; rename one")
-        plugin = Plugin(group, name, function, origin, declared)
+        plugin = Plugin(group, name, function, origin, declared, check)
         _local[group, name] = plugin
         function.prunebench_plugin = plugin  # what it declared travels with it to its entry point
         return function
@@ -76,6 +83,7 @@ def criterion(
     reduce: str | Callable[..., Any] = "sum",
     compare: str = "layer",
     update: Callable[..., Any] | None = None,
+    check: Check = None,
 ) -> Callable[[Any], Any]:
     """Register `f(layer, **params) -> scores` (the weight's shape, higher = keep) as a pruning criterion.
 
@@ -83,40 +91,54 @@ def criterion(
     often it rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a
     function of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; update:
     `u(layer, keep, **params) -> weight`, called once the masks are chosen, moves the kept weights to make up for the
-    removed ones, unless the criterion has a parameter `update` and it is false.
+    removed ones, unless the criterion has a parameter `update` and it is false; check: see below.
+
+    Every decorator here takes check=f: f(**params) gets all parameters that have a default, and raises ValueError
+    with a remedy ("give p > 0") for values that can't be; it is asked as soon as a string such as "lp:p=-1" is read.
     """
     declared: dict[str, Any] = {"needs": tuple(needs), "rounds": rounds, "reduce": reduce, "compare": compare}
-    return _register("criteria", name, **declared, **({} if update is None else {"update": update}))
+    return _register("criteria", name, check, **declared, **({} if update is None else {"update": update}))
 
 
-def scope(name: str) -> Callable[[Any], Any]:
-    """Register `f(sets, sparsity) -> counts`: how a total sparsity is shared among layers."""
-    return _register("scopes", name)
+def scope(name: str, *, check: Check = None) -> Callable[[Any], Any]:
+    """Register `f(sets, sparsity) -> counts`: how a total sparsity is shared among layers.
+
+    Every scope also takes `first=` and `last=`, for which f need do nothing: see prunebench.scopes.
+    """
+    return _register("scopes", name, check)
 
 
-def schedule(name: str) -> Callable[[Any], Any]:
-    """Register `f(t) -> share of the final sparsity` for t in [0, 1], with f(1) = 1."""
-    return _register("schedules", name)
+def schedule(name: str, *, check: Check = None) -> Callable[[Any], Any]:
+    """Register `f(t) -> share of the final sparsity` for t in [0, 1], with f(1) = 1.
+
+    Where the path depends on the final sparsity, f has a parameter `sparsity` with a default; it is filled in.
+    """
+    return _register("schedules", name, check)
 
 
-def granularity(name: str) -> Callable[[Any], Any]:
-    """Register `f(scored) -> unit sets`: what is removed together."""
-    return _register("granularities", name)
+def granularity(
+    name: str, *, sparsity: Callable[..., float] | None = None, check: Check = None
+) -> Callable[[Any], Any]:
+    """Register `f(scored) -> unit sets`: what is removed together.
+
+    sparsity: where there is only one that it can reach, a function of its parameters that gives it.
+    """
+    return _register("granularities", name, check, sparsity=sparsity)
 
 
-def model(name: str) -> Callable[[Any], Any]:
+def model(name: str, *, check: Check = None) -> Callable[[Any], Any]:
     """Register `f(input_shape, classes) -> torch.nn.Module` with random initial weights."""
-    return _register("models", name)
+    return _register("models", name, check)
 
 
-def dataset(name: str) -> Callable[[Any], Any]:
+def dataset(name: str, *, check: Check = None) -> Callable[[Any], Any]:
     """Register `f(root) -> prunebench.datasets.Dataset`; root is the folder that `--data` names."""
-    return _register("datasets", name)
+    return _register("datasets", name, check)
 
 
-def backend(name: str) -> Callable[[Any], Any]:
+def backend(name: str, *, check: Check = None) -> Callable[[Any], Any]:
     """Register an executor class: `C(model, example_input, threads)`; see prunebench.backends."""
-    return _register("backends", name)
+    return _register("backends", name, check)
 
 
 @cache
@@ -194,22 +216,61 @@ def check_params(plugin: Plugin, spec: Spec) -> None:
             f"{GROUPS[plugin.group]} {plugin.name!r} takes no value {spec.args[takes]!r}; "
             "parameters are written :key=value, for example lp:p=3"
         )
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    known = [n for n, p in parameters.items() if p.default is not p.empty]
+    known = defaults(plugin)
+    shared = SHARED.get(plugin.group, ())
+    for key in shared:
+        own_sparsity(plugin, spec, key)
+    known = {**known, **dict.fromkeys(shared)}
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key, _ in spec.params:
+            if key not in known:
+                raise unknown(f"parameter of {GROUPS[plugin.group]} {plugin.name!r}:", key, known)
     for key, value in spec.params:
-        default = parameters[key].default if key in known else None
-        if (
-            isinstance(default, (int, float))
-            and not isinstance(default, bool)
-            and (isinstance(value, str) or value != value)
-        ):
-            raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {key}={value} can't be used; give a number")
-        if isinstance(default, bool) and not isinstance(value, bool):
-            raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {key}={value} can't be used; give true or false")
-    for key, _ in spec.params:
-        if key not in known:
-            raise unknown(f"parameter of {GROUPS[plugin.group]} {plugin.name!r}:", key, known)
+        remedy = _wrong_kind(value, known.get(key))
+        if remedy:
+            raise UsageError(f"{GROUPS[plugin.group]} {plugin.name!r}: {spec.text!r} can't be used; {remedy}")
+    if plugin.check is not None:
+        _ask(plugin.check, plugin, spec, {k: v for k, v in {**known, **dict(spec.params)}.items() if k not in shared})
+
+
+def defaults(plugin: Plugin) -> dict[str, Any]:
+    """The plugin's parameters with their defaults."""
+    parameters = inspect.signature(plugin.function).parameters
+    return {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+
+
+def own_sparsity(plugin: Plugin, spec: Spec, key: str) -> float | None:
+    """What a shared parameter such as `first=dense` asks for: a sparsity, 0 for dense; None where it isn't given."""
+    value = dict(spec.params).get(key)
+    if value == "dense":
+        return 0.0
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1):
+        return value
+    raise UsageError(
+        f"{GROUPS[plugin.group]} {plugin.name!r}: {spec.text!r} can't be used; "
+        f"give {key}=dense, or a sparsity in [0, 1) such as {key}=0.5"
+    )
+
+
+def _wrong_kind(value: Any, default: Any) -> str | None:
+    # A number where the default is one; NaN is none.
+    if isinstance(default, bool):
+        return None if isinstance(value, bool) else "give true or false"
+    if not isinstance(default, (int, float)):
+        return None
+    return "give a number" if isinstance(value, (str, bool)) or value != value else None
+
+
+def _ask(check: Callable[..., object], plugin: Plugin, spec: Spec, params: Mapping[str, Any]) -> None:
+    kind = GROUPS[plugin.group]
+    try:
+        check(**params)
+    except UsageError:
+        raise
+    except ValueError as error:
+        raise UsageError(f"{kind} {plugin.name!r}: {spec.text!r} can't be used; {error}") from None
+    except Exception as error:
+        raise PluginError(f"{kind} {plugin.name!r}: checking {spec.text!r} raised {reason(error)}") from error
 
 
 def fingerprint(group: str, text: str | Spec) -> str | None:

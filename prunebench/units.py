@@ -19,14 +19,16 @@ from prunebench.masks import lowest
 class UnitSet:
     """Units ranked together: scores (units,), weights removed per unit, and how units become masks.
 
-    expand maps a bool (units,), True = kept, to {parameter name: mask}. rows: the units are that many rows of equal
-    length, and what the set loses is taken from all rows alike.
+    cost: one number, or int64 (units,) where they differ. expand maps a bool (units,), True = kept, to
+    {parameter name: mask}. staying: weights of these layers that are in no unit, so are never removed. rows: the units
+    are that many rows of equal length, and what the set loses is taken from all rows alike.
     """
 
     names: tuple[str, ...]
     scores: Tensor
-    cost: int
+    cost: int | Tensor
     expand: Callable[[Tensor], dict[str, Tensor]]
+    staying: int = 0
     rows: int = 1
 
     @property
@@ -34,23 +36,63 @@ class UnitSet:
         return self.scores.numel()
 
     @property
+    def costs(self) -> Tensor:
+        """Weights removed with each unit, int64 (units,)."""
+        if isinstance(self.cost, int):
+            return torch.full((self.units,), self.cost, dtype=torch.int64, device=self.scores.device)
+        return self.cost
+
+    @property
     def weights(self) -> int:
-        return self.units * self.cost
+        """All weights of its layers, those in no unit included."""
+        return self.staying + (self.units * self.cost if isinstance(self.cost, int) else int(self.cost.sum()))
+
+    @property
+    def gone(self) -> int:
+        """How many units earlier masks have removed."""
+        return int(torch.isneginf(self.scores).sum())
+
+    @property
+    def most(self) -> int:
+        """How many units may go: the last one stays where nothing else of its layers does."""
+        return self.units if self.staying else self.units - 1
+
+    @property
+    def least(self) -> int:
+        """How many weights stay whatever the sparsity: those in no unit, else the best unit's."""
+        if self.staying:
+            return self.staying
+        return self.cost if isinstance(self.cost, int) else int(self.cost[_best(self.scores)])
+
+    @property
+    def ladder(self) -> Tensor:
+        """Weights gone with the k lowest units, k = 0…units: int64 (units + 1,)."""
+        order = self.scores.sort(stable=True).indices
+        return torch.cat([torch.zeros(1, dtype=torch.int64), self.costs[order].cumsum(0).cpu()])
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of its layers' weights."""
+        masks = self.expand(torch.ones(self.units, dtype=torch.bool, device=self.scores.device))
+        return tuple(tuple(mask.shape) for mask in masks.values())
 
 
 def protected(scores: Tensor) -> Tensor:
     """The scores with the best unit (the last of equals, as it would be pruned last) raised to infinity."""
-    best = scores.numel() - 1 - int(scores.flip(0).argmax())
     raised = scores.clone()
-    raised[best] = float("inf")
+    raised[_best(scores)] = float("inf")
     return raised
 
 
+def _best(scores: Tensor) -> int:
+    return scores.numel() - 1 - int(scores.flip(0).argmax())
+
+
 def select(sets: Sequence[UnitSet], counts: Sequence[int]) -> dict[str, Tensor]:
-    """The masks after each set loses its count of lowest units; at least one unit of a set stays."""
+    """The masks after each set loses its count of lowest units; something of each set stays."""
     masks: dict[str, Tensor] = {}
     for unit_set, count in zip(sets, counts, strict=True):
-        count = min(count, unit_set.units - 1)
+        count = min(count, unit_set.most)
         gone = lowest(unit_set.scores, count) if unit_set.rows == 1 else lowest_by_row(unit_set, count)
         masks.update(unit_set.expand(~gone))
     return masks

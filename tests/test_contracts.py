@@ -3,6 +3,7 @@
 import copy
 import math
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,12 +13,13 @@ from torch import nn
 
 import prunebench as pb
 from prunebench import backends, criteria, datasets, models, registry, schedules
+from prunebench.criteria import updates
 from prunebench.errors import DatasetMissing
-from prunebench.granularities import Scored, unit_sets
+from prunebench.granularities import Scored, only_sparsity, unit_sets
 from prunebench.granularities.ties import tied_filters
-from prunebench.masks import LayerCollapseWarning, prunable_modules, pruned_count
-from prunebench.scopes import share_out
-from prunebench.units import UnitSet, select
+from prunebench.masks import LayerCollapseWarning, NotPrunedWarning, lowest, prunable_modules, pruned_count
+from prunebench.scopes import own_sparsities, share_out
+from prunebench.units import UnitSet, forced, select
 
 CRITERIA, SCHEDULES, SCOPES, GRANULARITIES, BACKENDS, MODELS, DATASETS = (
     registry.names(g) for g in ("criteria", "schedules", "scopes", "granularities", "backends", "models", "datasets")
@@ -73,6 +75,7 @@ def same(a, b):
 def quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerCollapseWarning)
+        warnings.simplefilter("ignore", NotPrunedWarning)
         yield
 
 
@@ -126,6 +129,20 @@ class TestCriteria:
         total = sum(m.numel() for m in masks.values())
         assert sum(int((~m).sum()) for m in masks.values()) == pruned_count(total, sparsity)
         assert all(m.any() for m in masks.values())
+
+    def test_kept_weights_stay_what_they_were_unless_an_update_is_declared(self, name):
+        model, before = net(), net()
+        masks = pb.prune(model, 0.6, name, data=data())
+        for layer, mask in masks.items():
+            weight = model.get_parameter(layer).detach()
+            assert torch.isfinite(weight).all()
+            assert not weight[~mask].any()
+            assert updates.moves(name) or torch.equal(weight, before.get_parameter(layer) * mask)
+        if "update" in registry.defaults(registry.get("criteria", name)[0]):
+            model = net()
+            for layer, mask in pb.prune(model, 0.6, f"{name}:update=false", data=data()).items():
+                assert torch.equal(model.get_parameter(layer), before.get_parameter(layer) * mask)
+                assert torch.equal(mask, masks[layer])
 
     def test_a_filter_s_score_is_one_finite_number(self, name):
         model = net()
@@ -235,6 +252,40 @@ class TestScopes:
         assert len(masks) == len(sets)
         assert all(mask.any() for mask in masks.values())
 
+    @pytest.mark.parametrize("ends", ["first=dense", "first=dense:last=dense", "last=0.4"])
+    def test_the_ends_can_have_their_own(self, name, sparsity, ends):
+        sets = self.sets()
+        names = {s.names[0]: s.names for s in sets}
+        own = own_sparsities(f"{name}:{ends}", names, {})
+        counts = share_out(f"{name}:{ends}", sets, sparsity, own)
+        free = [s for s in sets if s.names[0] not in own]
+        assert [c for c, s in zip(counts, sets, strict=True) if s in free] == share_out(name, free, sparsity)
+        assert {n: c for n, c in zip(names, counts, strict=True) if n in own} == {
+            s.names[0]: pruned_count(s.units, own[s.names[0]]) for s in sets if s.names[0] in own
+        }
+
+    def test_what_is_gone_stays_gone_and_is_counted(self, name, sparsity):
+        sets = self.sets()
+        counts = share_out(name, sets, 0.1)
+        keep = [~lowest(s.scores, c) for s, c in zip(sets, counts, strict=True)]
+        generator = torch.Generator().manual_seed(5)
+        again = [
+            replace(s, scores=forced(torch.rand(s.units, generator=generator), k))
+            for s, k in zip(sets, keep, strict=True)
+        ]
+        found = share_out(name, again, max(sparsity, 0.1))
+        assert all(b >= a for a, b in zip(counts, found, strict=True))
+        assert sum(found) == sum(share_out(name, sets, max(sparsity, 0.1)))
+
+    def test_units_of_different_weights_come_near_the_total(self, name, sparsity):
+        costs = torch.tensor([4, 4, 2, 4, 3]).repeat(40)
+        sets = [replace(s, cost=costs[: s.units] if s.units <= 40 else 4) for s in self.sets()]
+        counts = share_out(name, sets, sparsity)
+        removed = [int(s.ladder[c]) for s, c in zip(sets, counts, strict=True)]
+        slack = 2.5 * len(sets) if name == "layerwise" else 2.5
+        assert abs(sum(removed) - sparsity * sum(s.weights for s in sets)) <= slack
+        assert all(c < s.units for c, s in zip(counts, sets, strict=True))
+
     def test_it_is_pure(self, name, sparsity):
         sets = self.sets()
         before = [s.scores.clone() for s in sets]
@@ -247,7 +298,7 @@ class TestGranularities:
     @pytest.mark.parametrize("scope", SCOPES)
     def test_masks_cover_every_prunable_weight(self, name, scope):
         model = models.build("resnet20", (3, 16, 16), 10)
-        masks = pb.prune(model, 0.5, granularity=name, scope=scope)
+        masks = pb.prune(model, only_sparsity(name) or 0.5, granularity=name, scope=scope)
         assert list(masks) == list(prunable_modules(model))
         for layer, mask in masks.items():
             assert mask.shape == model.get_parameter(layer).shape
@@ -263,19 +314,68 @@ class TestGranularities:
         for unit_set in unit_sets(name, Scored(model, modules, scores, None, lambda s: s.sum(-1))):
             nothing = unit_set.expand(torch.zeros(unit_set.units, dtype=torch.bool))
             assert tuple(nothing) == unit_set.names
-            assert sum(int((~m).sum()) for m in nothing.values()) == unit_set.weights
+            assert sum(int((~m).sum()) for m in nothing.values()) == unit_set.weights - unit_set.staying
+            assert unit_set.shapes == tuple(tuple(model.get_parameter(n).shape) for n in unit_set.names)
             one = torch.ones(unit_set.units, dtype=torch.bool)
             one[unit_set.units // 2] = False
-            assert sum(int((~m).sum()) for m in unit_set.expand(one).values()) == unit_set.cost
+            assert sum(int((~m).sum()) for m in unit_set.expand(one).values()) == unit_set.costs[unit_set.units // 2]
 
-    def test_masks_only_shrink(self, name):
-        pruner = pb.Pruner(net(), 0.8, "random", granularity=name, schedule="linear", steps=5)
-        before = {}
+    @pytest.mark.parametrize("schedule", SCHEDULES)
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_masks_only_shrink_and_end_as_they_should(self, name, scope, schedule):
+        model = net()
+        pruner = pb.Pruner(model, only_sparsity(name) or 0.8, "random", scope, schedule, 5, granularity=name)
+        before = {n: m.clone() for n, m in pruner.masks.items()}
         for _ in range(5):
             pruner.step()
             assert not any((pruner.masks[n] & ~before[n]).any() for n in before)
             before = {n: m.clone() for n, m in pruner.masks.items()}
-        assert before
+            assert all(m.any() for m in before.values())
+        assert_whole(name, model, before)
+
+    @pytest.mark.parametrize("scope", SCOPES)
+    def test_ties_are_no_problem(self, name, scope):
+        model = net()
+        for module in prunable_modules(model).values():
+            module.weight.data.fill_(0.25)
+        sparsity = only_sparsity(name) or 0.6
+        masks = pb.prune(model, sparsity, granularity=name, scope=scope)
+        assert_whole(name, model, masks)
+        sets = sets_of(name, net())
+        can = {n for s in sets for n in s.names}
+        asked = sum(s.weights for s in sets) * sparsity
+        gone = sum(int((~m).sum()) for n, m in masks.items() if n in can)
+        largest = max(int(s.costs.max()) for s in sets)
+        # Layer by layer every layer rounds for itself.
+        assert abs(gone - asked) <= largest / 2 * (len(sets) if scope == "layerwise" else 1) + 0.5
+
+
+def sets_of(name, model):
+    modules = prunable_modules(model)
+    scores = {n: m.weight.detach().abs() for n, m in modules.items()}
+    return unit_sets(name, Scored(model, modules, scores, None, lambda s: s.sum(-1)))
+
+
+def assert_whole(name, model, masks):
+    """What a granularity removes together is gone together: by units, and by the definitions of the built-in ones."""
+    for unit_set in sets_of(name, model):
+        if unit_set.staying or unit_set.weights == unit_set.units:
+            continue  # which weights are n_m's units follows from the scores; a single weight is always whole
+        for k in range(unit_set.units):
+            unit = torch.ones(unit_set.units, dtype=torch.bool)
+            unit[k] = False
+            kept = torch.cat([masks[n][~m] for n, m in unit_set.expand(unit).items()])
+            assert kept.all() == kept.any()
+    if name == "n_m":
+        for layer, mask in masks.items():
+            if mask.shape[1] % 4 == 0:
+                assert (mask.movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1) == 2).all()
+            else:
+                assert mask.all(), layer
+    if name == "block":
+        for mask in masks.values():
+            for four in mask.split(4):
+                assert torch.equal(four, four[:1].expand_as(four))
 
 
 def test_tied_layers_lose_filters_alike():

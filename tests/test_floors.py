@@ -18,6 +18,7 @@ FLOORS = [
         "registry",
         "masks",
         "units",
+        "sharing",
         "costs",
         "machine",
         "facts",

@@ -196,6 +196,13 @@ def test_collapse_is_on_record(lab):
     assert artifact(pruned(0.5, "one_shot"), lab).meta["collapse"] is None
 
 
+def test_layers_that_a_granularity_leaves_dense_are_on_record(lab):
+    made = artifact(pruned(0.75, granularity="n_m:n=4:m=16", scope="erk:last=dense"), lab)  # 64, 300 and 100 inputs
+    assert "1.weight" not in made.meta["not_pruned"].partition(" stay dense")[0]
+    assert made.meta["not_pruned"].count(".weight") == 2
+    assert artifact(pruned(0.75, granularity="n_m:n=1:m=4"), lab).meta["not_pruned"] is None
+
+
 def test_a_damaged_checkpoint_is_made_again(lab):
     cell = pruned(0.66)
     first = artifact(cell, lab)

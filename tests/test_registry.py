@@ -19,8 +19,8 @@ def one_line(error) -> str:
 def test_the_contract_names_are_registered():
     assert {"random", "l1", "l2", "linf", "lp"} <= set(registry.names("criteria"))
     assert {"weight", "filter"} <= set(registry.names("granularities"))
-    assert {"global", "layerwise"} <= set(registry.names("scopes"))
-    assert {"one_shot", "linear", "agp"} <= set(registry.names("schedules"))
+    assert {"global", "layerwise", "erk", "lamp"} <= set(registry.names("scopes"))
+    assert {"one_shot", "linear", "agp", "polynomial", "cosine", "geometric"} <= set(registry.names("schedules"))
     assert {"lenet300", "lenet5", "resnet20", "resnet56", "resnet18_cifar", "resnet50_cifar"} <= set(
         registry.names("models")
     )
@@ -129,6 +129,55 @@ def test_parameters_are_bound(registry_sandbox):
 
     plugin, spec = registry.get("schedules", "power:exponent=3")
     assert plugin.bind(spec)(0.5) == 0.125
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "remedy"),
+    [
+        ("criteria", "lp:p=-1", "p > 0"),
+        ("criteria", "lp:p=0", "p > 0"),
+        ("criteria", "lp:p=true", "a number"),
+        ("schedules", "polynomial:power=0", "a power above 0"),
+        ("schedules", "polynomial:power=-1", "a power above 0"),
+        ("schedules", "polynomial:power=inf", "a power above 0"),
+        ("schedules", "geometric:sparsity=1", "[0, 1)"),
+        ("backends", "dense:layout=rows", "channels_last"),
+        ("datasets", "digits:size=2", "from 4 to 1024"),
+    ],
+)
+def test_a_value_that_can_not_be_is_refused_when_the_string_is_read(group, text, remedy):
+    with pytest.raises(UsageError) as error:
+        registry.check(group, text)
+    said = one_line(error)
+    assert remedy in said
+    assert text.partition(":")[0] in said
+    assert text.rpartition("=")[2] in said
+
+
+@pytest.mark.parametrize(
+    ("raises", "kind", "words"),
+    [
+        (ValueError("give an even k"), UsageError, "criterion 'picky': 'picky:k=3' can't be used; give an even k"),
+        (UsageError("k is odd; take 4"), UsageError, "k is odd; take 4"),
+        (KeyError("k"), PluginError, "criterion 'picky': checking 'picky:k=3' raised KeyError: 'k'"),
+    ],
+)
+def test_a_plugin_checks_its_own_parameters(raises, kind, words, registry_sandbox):
+    seen = []
+
+    def check(**params):
+        seen.append(params)
+        raise raises
+
+    @pb.criterion("picky", check=check)
+    def picky(layer, k=2, rest=1.5):
+        return layer.weight
+
+    assert registry.check("criteria", "picky") == "picky"  # the defaults are the plugin's own affair
+    with pytest.raises(kind) as error:
+        registry.check("criteria", "picky:k=3")
+    assert one_line(error) == words
+    assert seen == [{"k": 3, "rest": 1.5}]
 
 
 def test_check_gives_the_canonical_text():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,15 +12,19 @@ from prunebench.errors import unknown
 from prunebench.registry import backend
 
 
-@backend("dense")
+def _check(layout: str, **_: Any) -> None:
+    if layout not in ("contiguous", "channels_last"):
+        raise unknown("layout of backend 'dense':", layout, ("contiguous", "channels_last"))
+
+
+@backend("dense", check=_check)
 class DenseExecutor(TorchExecutor):
     """torch in eager mode; layout "channels_last" stores images and filters with channels innermost."""
 
     name = "dense"
 
     def __init__(self, model: nn.Module, example_input: Tensor, threads: int = 1, layout: str = "contiguous") -> None:
-        if layout not in ("contiguous", "channels_last"):
-            raise unknown("layout of backend 'dense':", layout, ("contiguous", "channels_last"))
+        _check(layout)
         self.format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         super().__init__(model, example_input, threads)
 

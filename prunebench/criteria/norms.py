@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from prunebench.errors import UsageError
 from prunebench.registry import criterion
 
 if TYPE_CHECKING:
@@ -20,13 +19,12 @@ if TYPE_CHECKING:
 
 def norm(scores: Tensor, p: float) -> Tensor:
     """(Σ|s|^p)^(1/p) over the last dimension; the maximum for p = ∞."""
-    return scores.abs().float().norm(p=_checked(p), dim=-1)
+    return scores.abs().float().norm(p=float(p), dim=-1)
 
 
-def _checked(p: float) -> float:
-    if not isinstance(p, (int, float)) or not p > 0:
-        raise UsageError(f"criterion 'lp': p={p} can't be used; give p > 0")
-    return float(p)
+def _check(p: float) -> None:
+    if not p > 0:
+        raise ValueError("give p > 0")
 
 
 def magnitude(layer: Layer) -> Tensor:
@@ -52,8 +50,7 @@ def linf(layer: Layer) -> Tensor:
     return magnitude(layer)
 
 
-@criterion("lp", reduce=norm)
+@criterion("lp", reduce=norm, check=_check)
 def lp(layer: Layer, p: float = 3) -> Tensor:
     """|w|; a filter's score is (Σ|w|^p)^(1/p)."""
-    _checked(p)
     return magnitude(layer)

@@ -7,6 +7,7 @@ Which layers are exact and which are not: `removal_losses` and `reconstructed` i
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from prunebench.registry import criterion
@@ -29,7 +30,13 @@ def rebuilt(layer: Layer, keep: Tensor, damping: float = 0.01) -> Tensor:
     return from_rows(layer.module, torch.cat(found)).to(layer.weight.dtype)
 
 
-@criterion("obc", needs=("input_gram",), update=rebuilt)
+def _check(damping: float, update: bool) -> None:
+    """ValueError for parameters that can't be."""
+    if not 0 < damping < math.inf:
+        raise ValueError("give damping > 0")
+
+
+@criterion("obc", needs=("input_gram",), update=rebuilt, check=_check)
 def obc(layer: Layer, damping: float = 0.01, update: bool = True) -> Tensor:
     """The loss of removing each weight in the row's greedy order, as a share of the layer's output energy Σ½wᵀHw.
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import PluginError, PrunebenchError, reason
-from prunebench.registry import get
+from prunebench.registry import defaults, get
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,10 +65,7 @@ def _update(text: str) -> Callable[..., Any] | None:
     function = plugin.declared.get("update")
     if function is None:
         return None
-    defaults = {
-        k: p.default for k, p in inspect.signature(plugin.function).parameters.items() if p.default is not p.empty
-    }
-    given = {**defaults, **dict(spec.params)}
+    given = {**defaults(plugin), **dict(spec.params)}
     if not given.get("update", True):
         return None
     accepted = inspect.signature(function).parameters

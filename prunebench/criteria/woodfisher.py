@@ -7,6 +7,7 @@ from one block are made up for jointly, at the exact minimum of the quadratic mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,16 @@ def surgeon(layer: Layer, keep: Tensor, block: int = 50, damping: float = 1e-5, 
     return from_rows(layer.module, found)
 
 
-@criterion("woodfisher", needs=("sample_gradients",), update=surgeon)
+def _check(block: int, damping: float, batch: int, update: bool) -> None:
+    """ValueError for parameters that can't be."""
+    for name, value in (("block", block), ("batch", batch)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"give {name} as a whole number of at least 1")
+    if not 0 < damping < math.inf:
+        raise ValueError("give damping > 0")
+
+
+@criterion("woodfisher", needs=("sample_gradients",), update=surgeon, check=_check)
 def woodfisher(layer: Layer, block: int = 50, damping: float = 1e-5, batch: int = 1, update: bool = True) -> Tensor:
     """w²/(2[F⁻¹]_qq); a filter's score is the sum. A weight that is zero is taken as removed: F is that of the others.
 

@@ -13,7 +13,7 @@ from prunebench.datasets.base import Dataset, Split, check_size, make, resize
 from prunebench.registry import dataset
 
 
-@dataset("digits")
+@dataset("digits", check=lambda size: check_size(size, "digits"))
 def digits(root: Path, size: int = 28) -> Dataset:
     """Digits at size×size×1 (28 as MNIST has it); a fixed fifth, drawn by class, is the test split."""
     check_size(size, "digits")

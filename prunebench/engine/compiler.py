@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_flatten, tree_map
 
 from prunebench.engine.choice import Choice
-from prunebench.engine.dense import fastest, torch_forms
+from prunebench.engine.dense import Frozen, fastest, keeps_nan, torch_forms
 from prunebench.engine.functional import lift
 from prunebench.engine.native_loader import native
 from prunebench.engine.partition import fold_norms, partition, swap_products
@@ -189,7 +190,8 @@ def compile_engine(
     small = example[:_IMAGES] if example.dim() in (2, 4) else example
     with torch.inference_mode(), torch.autocast("cpu", enabled=False):
         start = time.perf_counter()
-        want = model(small)
+        with _watching(model) as idle:
+            want = model(small)
         seconds = time.perf_counter() - start
         forms: tuple[Callable[[nn.Module, torch.Tensor, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
         for form in forms:
@@ -197,7 +199,7 @@ def compile_engine(
                 module = form(model, small, sparse_from, threads)
                 if form is _untouched:
                     break
-                _hand_out(module, tune is True, choices)
+                _hand_out(module, tune is True, choices, idle)
                 if _right(module, model, example, want, seconds):
                     break
             except Exception:  # control flow, exotic modules: whatever fails, the next form is safer
@@ -217,12 +219,13 @@ def _compared(
 
     def native_all() -> nn.Module:
         made = _traced(model, small, 0.0, threads)
-        _hand_out(made, True, [])
+        _hand_out(made, True, [], {})
         return made
 
     def right(candidate: nn.Module) -> bool:
         few = example[:1]  # another batch size: what was traced must not be bound to one
         fits = example.shape[0] == 1 or _agrees(candidate(few), model(few))
+        fits = fits and (not isinstance(candidate, Frozen) or keeps_nan(candidate, model, example))
         return fits and _right(candidate, model, example, want, seconds)
 
     more = {"native": native_all, **torch_forms(private_copy(model), example)}
@@ -243,10 +246,33 @@ def _choices(tune: bool | list[dict[str, Any]]) -> list[dict[str, Any]]:
     return tune
 
 
-def _hand_out(module: nn.Module, tune: bool, choices: list[dict[str, Any]]) -> None:
+@contextmanager
+def _watching(model: nn.Module) -> Iterator[dict[str, float]]:
+    """{linear layer: share of zeros among its inputs} of what runs meanwhile."""
+    shares: dict[str, float] = {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if inputs and isinstance(inputs[0], torch.Tensor) and inputs[0].numel():
+                shares[name] = float((inputs[0] == 0).float().mean())
+
+        return hook
+
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, nn.Linear)]
+    hooks = [m.register_forward_pre_hook(watch(name)) for name, m in found]
+    try:
+        yield shares
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _hand_out(module: nn.Module, tune: bool, choices: list[dict[str, Any]], idle: dict[str, float]) -> None:
     """Tells every segment whether to measure, or what was chosen for it before."""
     for number, segment in enumerate(m for m in module.modules() if isinstance(m, Segment)):
         segment.measure = tune
+        for op in segment.layers:
+            op.weights.idle = idle.get(op.name, 0.0)
         for c in choices:
             if int(c["segment"]) == number:
                 segment.choices[int(c["images_at_a_time"])] = Choice.from_dict(c)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map
 
 from prunebench.engine.summary import torch_row
 
@@ -63,6 +63,14 @@ def _seconds(module: nn.Module, example: torch.Tensor) -> float:
         best = min(best, end - start)
         if end > until:
             return best
+
+
+def keeps_nan(candidate: nn.Module, model: nn.Module, example: torch.Tensor) -> bool:
+    """Whether a NaN in an input comes out where it does from the model: a ReLU fused by oneDNN makes it a zero."""
+    x = example.contiguous().clone()
+    x.view(-1)[x.numel() // 2] = float("nan")
+    pairs = zip(*(tree_flatten(m(x))[0] for m in (candidate, model)), strict=True)
+    return all(torch.equal(a.isnan(), b.isnan()) for a, b in pairs if isinstance(a, torch.Tensor))
 
 
 def fastest(

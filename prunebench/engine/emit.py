@@ -23,6 +23,9 @@ _FUNCTIONS = {
     "mul": 9, "affine": 10,
 }  # fmt: skip
 _INF = float("inf")
+_WORTH_SHARING = 8e-6  # seconds of an operation: below, passing maps from core to core costs more than a core gains
+_VECTOR_SECONDS = 0.35e-9  # of a nonzero times a lane vector, about
+_SHARED_DOT = 65536  # nonzeros of a matrix that threads share (native/rows.c)
 _DOT_BLOCK = 4096  # columns whose products are added up in one go: longer sums lose digits
 
 
@@ -30,9 +33,10 @@ class Emitter:
     """Makes the native program of a finished plan."""
 
     def __init__(self, plan: Planner, threads: int, choice: Choice):
-        self.plan, self.chunk, self.threads, self.choice = plan, plan.chunk, threads, choice
+        self.plan, self.chunk, self.choice = plan, plan.chunk, choice
         schedule = Schedule(plan)
         self.steps, self.phases, self.where = schedule.steps, schedule.phases, schedule.where
+        self.threads = min(choice.threads or self._worth(threads), threads)
         self.shared, self.slot = schedule.shared, schedule.slot
         self.numbers: dict[Value, int] = {}
         self.table: list[list[int]] = []
@@ -50,6 +54,12 @@ class Emitter:
             self.chunk, self.shared, self.slot, max(inputs, default=-1) + 1, max(outputs, default=-1) + 1,
             np.array(self.table, np.int64).reshape(-1, 9), np.array(self.phases, np.int64).reshape(-1, 3), self.ops,
         )  # fmt: skip
+
+    def _worth(self, threads: int) -> int:
+        """All threads, or one where there are too few groups to go round and the operations are too short to share."""
+        alone = [s for first, end, groups in self.phases if groups < threads for s in self.steps[first:end]]
+        seconds = sum(_VECTOR_SECONDS * _vectors(s) for s in alone)
+        return threads if seconds >= _WORTH_SHARING * len(alone) else 1
 
     def number(self, v: Value) -> int:
         """The value's number in the program."""
@@ -111,7 +121,8 @@ class Emitter:
         op = step.op
         assert op is not None
         w = op.weights
-        pack = w.pack(max(1, min(w.chans, _DOT_BLOCK)))
+        columns = w.by_columns and (self.threads == 1 or w.nnz < _SHARED_DOT)  # columns aren't shared among threads
+        pack = w.columns() if columns else w.pack(max(1, min(w.chans, _DOT_BLOCK)))
         n = [
             self.number(step.inputs[0]),
             self.number(step.out),
@@ -119,8 +130,8 @@ class Emitter:
         ]
         hi = op.attrs.get("hi", _INF)
         relu = int(bool(op.attrs.get("relu")))
-        self.rows.append({"op": op, "tile": "row", "pack": pack, "layout": "vector"})
-        return [*n, *[0] * 10, relu, int(hi != _INF)], hi, [w.bias], pack.offsets(1, 1, (1, 1))
+        self.rows.append({"op": op, "tile": "column" if columns else "row", "pack": pack, "layout": "vector"})
+        return [*n, int(columns), *[0] * 9, relu, int(hi != _INF)], hi, [w.bias], pack.offsets(1, 1, (1, 1))
 
     def _halo(self, step: Step) -> Any:
         v = step.out
@@ -221,6 +232,14 @@ class Emitter:
         scale, shift = (op.scale, op.shift) if op is not None and kind == "affine" else (None, None)
         self.rows.append({"op": None, "what": kind})
         return ints, 0.0 if op is None else op.attrs.get("slope", 0.0), [scale, shift], None
+
+
+def _vectors(step: Step) -> int:
+    """Nonzeros times lane vectors of a layer; nothing for other steps."""
+    layout = step.out.layout
+    if step.kind != "conv" or step.op is None or layout is None:
+        return 0
+    return int(step.op.weights.nnz) * layout.rh * layout.rw * layout.stack
 
 
 def _counts(axis: Axis, size: int, include_pad: bool) -> np.ndarray:

@@ -132,8 +132,10 @@ def halo_entries(
             shift = up * layout.gx + aside
             sy, sx = y - up * layout.rh + top, x - aside * layout.rw + left
             source = (sy * row + sx) * LANES + shift if use.any() else ((y + top) * row + x + left) * LANES
-            entries.append((y + top, x + left, source, masks.add(use)))
-    return np.array(entries, np.int32).reshape(-1), masks.array()
+            entries.append((sy, (y + top, x + left, source, masks.add(use))))
+    # by source row: threads share tiles by rows, and the one that wrote a row passes it on
+    ordered = [entry for _, entry in sorted(entries, key=lambda e: e[0])]
+    return np.array(ordered, np.int32).reshape(-1), masks.array()
 
 
 def use_mask(layout: Layout, h: int, w: int) -> np.ndarray | None:

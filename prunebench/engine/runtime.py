@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from prunebench.engine.summary import Summary, profile_rows, row, segment_rows, 
 from prunebench.errors import UsageError
 
 _MAX_READY = 16  # input shapes with a short cut
+_MOST_KEPT = 4096  # numbers of an output that is kept as a pattern for the next
 
 
 class Engine:
@@ -32,8 +34,8 @@ class Engine:
         self._example = tuple(example.shape)
         self._segments = [m for m in module.modules() if isinstance(m, Segment)]
         self._direct = _only_segment(module)
-        # input shape -> (output shape, program, chunks): what a call needs when one program does it all
-        self._ready: dict[Any, tuple[Any, Any, int]] = {}
+        # input shape -> (output like this, or its shape, program, chunks, threads), where one program does it all
+        self._ready: dict[Any, tuple[Any, Any, int, int]] = {}
         self._native_run = native().run
 
     def __call__(self, x: torch.Tensor) -> Any:
@@ -41,9 +43,11 @@ class Engine:
         if type(x) is torch.Tensor and x.dtype is torch.float32:
             ready = self._ready.get(x.shape)
             if ready is not None and x.is_cpu and x.is_contiguous() and not x.is_neg():
-                y, at = x.new_empty(ready[0]), x.data_ptr()
+                like = ready[0]  # half a microsecond faster than a shape, a twentieth of LeNet-300-100
+                y = torch.empty_like(like) if type(like) is torch.Tensor else x.new_empty(like)
+                at = x.data_ptr()
                 if not at & 3:
-                    self._native_run(ready[1], ready[2], self.threads, None, at, y.data_ptr())
+                    self._native_run(ready[1], ready[2], ready[3], None, at, y.data_ptr())
                     return y
         self._check(x)
         self._prepare(x)
@@ -86,7 +90,9 @@ class Engine:
         if len(parts) == 1 and len(segment.outputs) == 1:
             plan, count, _ = parts[0]
             shape = plan.shapes[0][:1] if segment.outputs[0].flat else plan.shapes[0]
-            self._ready[x.shape] = ((x.shape[0], *shape), plan.program, count)
+            whole: Any = (x.shape[0], *shape)
+            whole = torch.empty(whole) if math.prod(whole) <= _MOST_KEPT else whole
+            self._ready[x.shape] = (whole, plan.program, count, plan.threads)
 
     def __reduce__(self) -> Any:
         """UsageError: an engine holds native programs, which can be neither copied nor pickled."""

@@ -33,7 +33,7 @@ class Plan:
         emitter = Emitter(planner, threads, choice)
         self.choice = choice
         self.layouts = tuple(s.out.layout for s in planner.steps)
-        self.program, self.chunk = emitter.program, chunk
+        self.program, self.chunk, self.threads = emitter.program, chunk, emitter.threads
         self.rows, self.steps = emitter.rows, emitter.steps
         self.arena = (emitter.shared + emitter.slot) * 4
         self.sizes = planner.shapes
@@ -114,7 +114,7 @@ class Segment(nn.Module):
         )
         for plan, count, done in parts if n else ():
             at = [t.data_ptr() + done * 4 * (t.numel() // n) for t in (*xs, *ys)]
-            self._run(plan.program, count, self.threads, None, *at)
+            self._run(plan.program, count, plan.threads, None, *at)
         return ys[0] if len(ys) == 1 else ys
 
     def profile(self, xs: tuple[torch.Tensor, ...], rounds: int) -> list[tuple[Plan, np.ndarray, int]]:
@@ -128,7 +128,7 @@ class Segment(nn.Module):
             best = np.full(max(1, len(plan.rows)), np.inf)
             for _ in range(rounds):
                 ns = np.zeros(len(best))
-                self._run(plan.program, count, self.threads, ns, *at)
+                self._run(plan.program, count, plan.threads, ns, *at)
                 best = np.minimum(best, ns)
             out.append((plan, best, count * plan.chunk))
         return out

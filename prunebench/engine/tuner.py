@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,14 +31,13 @@ class _Bench:
 
     def __init__(self, segment: Segment, shapes: tuple[Shape, ...], chunk: int):
         g = np.random.default_rng(0)
-        self.threads = segment.threads
         self.xs = [g.standard_normal((chunk, int(np.prod(s))), np.float32) for s in shapes]
         self.ys: list[np.ndarray] = []
 
     def _run(self, plan: Plan, ns: np.ndarray | None) -> None:
         if not self.ys:
             self.ys = [np.empty((plan.chunk, int(np.prod(s))), np.float32) for s in plan.shapes]
-        native().run(plan.program, 1, self.threads, ns, *[a.ctypes.data for a in (*self.xs, *self.ys)])
+        native().run(plan.program, 1, plan.threads, ns, *[a.ctypes.data for a in (*self.xs, *self.ys)])
 
     def seconds(self, plan: Plan) -> float:
         """The fastest of some runs."""
@@ -119,5 +119,14 @@ def tune(segment: Segment, shapes: tuple[Shape, ...], chunk: int) -> Choice:
             tiles[name] = (tiling.rows, tiling.cols, tiling.block)
     for old in list(_known)[: 1 - _MOST_KNOWN]:
         _known.pop(old, None)
-    _known[key] = Choice(images, tiles)
+    _known[key] = Choice(images, tiles, threads=_threads(segment, shapes, chunk, bench, Choice(images, tiles)))
     return _known[key]
+
+
+def _threads(segment: Segment, shapes: tuple[Shape, ...], chunk: int, bench: _Bench, choice: Choice) -> int:
+    """All threads or one, whichever is faster: short operations on two cores wait for each other's lines."""
+    if segment.threads == 1:
+        return 0
+    plans = [segment.draft(shapes, chunk, replace(choice, threads=n)) for n in (1, segment.threads)]
+    alone, shared = (min(bench.seconds(p) for _ in range(3)) for p in plans)
+    return 1 if alone < shared else segment.threads

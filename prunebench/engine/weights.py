@@ -28,6 +28,12 @@ class Pack:
         """Values, counts, offsets."""
         return self._bytes + 2 * self._nnz * max(0, len(self._offsets) - 1)
 
+    def unpacked(self, rows: int, columns: int) -> np.ndarray:
+        """The matrix again. ValueError: not a matrix of this size."""
+        out = np.empty((rows, columns), np.float32)
+        native().unpack(self.native, out)
+        return out
+
     def offsets(self, plane: int, row: int, dilation: tuple[int, int]) -> Any:
         """The offsets for an input of this layout. ValueError: too large for 16 bits."""
         key = (plane, row if self._taps[0] > 1 else 1, dilation[0], dilation[1] if self._taps[1] > 1 else 1)
@@ -38,7 +44,10 @@ class Pack:
 
 
 class Weights:
-    """A conv or linear weight (rows, channels per group, kh, kw) float32, zeros dropped once it is settled."""
+    """A conv or linear weight (rows, channels per group, kh, kw) float32, zeros dropped once it is settled.
+
+    idle: the share of zeros among the layer's inputs, as far as they were seen.
+    """
 
     def __init__(self, weight: np.ndarray, bias: np.ndarray | None, groups: int):
         self.shape = tuple(int(v) for v in weight.shape)
@@ -51,6 +60,8 @@ class Weights:
         self.nnz = int(kept.sum())
         self._upto = np.concatenate([[0], np.cumsum(kept)])
         self._packs: dict[int, Pack] = {}
+        self._columns: Pack | None = None
+        self.idle = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -68,33 +79,61 @@ class Weights:
     def nbytes(self) -> int:
         """Resident bytes: the packs in use, the bias, the weight itself until settled."""
         own = 0 if self._flat is None else self._flat.nbytes
-        return own + sum(p.nbytes for p in self._packs.values()) + (0 if self.bias is None else self.bias.nbytes)
+        packs = [*self._packs.values(), *([] if self._columns is None else [self._columns])]
+        return own + sum(p.nbytes for p in packs) + (0 if self.bias is None else self.bias.nbytes)
 
     @property
     def block(self) -> int | None:
         """Channels of a block once that is settled."""
-        return None if self._flat is not None else next(iter(self._packs.values())).block
+        return None if self._flat is not None or not self._packs else next(iter(self._packs.values())).block
 
     def pack(self, block: int) -> Pack:
         """The weights in blocks of `block` channels; once settled, in those settled on."""
         with self._lock:
-            if self._flat is None:
+            if self._flat is None and self._packs:
                 return next(iter(self._packs.values()))
             if block not in self._packs:
-                self._packs[block] = Pack(self._flat, self.taps, self.groups, block)
+                self._packs[block] = Pack(self._whole(), self.taps, self.groups, block)
             return self._packs[block]
+
+    def columns(self) -> Pack:
+        """A matrix's weights by columns, each a row of the pack: for inputs of which many are zero."""
+        with self._lock:
+            if self._columns is None:
+                self._columns = Pack(np.ascontiguousarray(self._whole().T), (1, 1), 1, self.rows)
+            return self._columns
+
+    def _whole(self) -> np.ndarray:
+        """The weight with its zeros; of a settled one, from what is packed."""
+        if self._flat is not None:
+            return self._flat
+        if self._packs:
+            return next(iter(self._packs.values())).unpacked(self.rows, self.chans)
+        assert self._columns is not None
+        return self._columns.unpacked(self.chans, self.rows).T.copy()
+
+    @property
+    def by_columns(self) -> bool:
+        """Whether one image is sooner done by columns; rates measured on one core, in cycles."""
+        if not 0.0 < self.idle < 1.0 or self.nnz > 4096 * self.rows:  # an all-zero example says nothing
+            return False
+        columns = (1.0 - self.idle) * (1.1 * self.nnz + 18 * self.chans) + 1.5 * self.chans
+        return columns < 0.8 * (0.95 * self.nnz + 10 * self.rows)
 
     def restart(self) -> None:
         """Forgets what was packed while trying; nothing once settled."""
         with self._lock:
             if self._flat is not None:
-                self._packs = {}
+                self._packs, self._columns = {}, None
 
     def settle(self, pack: Pack) -> None:
         """Keeps this pack and nothing else; later calls change nothing."""
         with self._lock:
             if self._flat is not None:
-                self._flat, self._packs = None, {pack.block: pack}
+                kept = pack is self._columns
+                self._flat, self._packs, self._columns = (
+                    None, {} if kept else {pack.block: pack}, self._columns if kept else None
+                )  # fmt: skip
 
     def fits(self, plane: int, row: int, dilation: tuple[int, int], block: int) -> bool:
         """Whether blocks of so many channels can be addressed in an input of this layout."""

@@ -9,15 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prunebench.errors import PluginError, PrunebenchError, reason
-from prunebench.registry import get
+from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
+from prunebench.registry import defaults, get
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunebench.units import UnitSet
 
-__all__ = ["Scored", "unit_sets"]
+__all__ = ["Scored", "fits", "only_sparsity", "reachable", "unit_sets"]
+
+# A sparsity is typed as a decimal, 1 - n/m may be none: 0.667 means 2/3.
+ROUNDING = 5e-4
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,31 @@ def unit_sets(text: str, scored: Scored) -> Sequence[UnitSet]:
     plugin, spec = get("granularities", text)
     try:
         return plugin.bind(spec)(scored)
-    except PrunebenchError:
+    except (PrunebenchError, Warning):  # a warning raised as an error is the caller's wish, no fault of the plugin
         raise
     except Exception as error:
         raise PluginError(f"granularity {plugin.name!r} raised: {reason(error)}") from error
+
+
+def only_sparsity(text: str) -> float | None:
+    """The one sparsity that a registered granularity can reach (`n_m`: 1 - n/m); None where any will do."""
+    plugin, spec = get("granularities", text)
+    rule = plugin.declared.get("sparsity")
+    return None if rule is None else float(rule(**{**defaults(plugin), **dict(spec.params)}))
+
+
+def fits(sparsity: float, only: float) -> bool:
+    """True where a sparsity as typed means a granularity's only one."""
+    return abs(sparsity - only) <= ROUNDING
+
+
+def reachable(text: str, sparsity: float) -> float:
+    """The sparsity as the granularity reaches it; 0 and any within rounding of its only one, else UsageError."""
+    only = only_sparsity(text)
+    if only is None or sparsity == 0:
+        return sparsity
+    if not fits(sparsity, only):
+        raise UsageError(
+            f"granularity {text!r} can't reach sparsity {sparsity:g}; its only one is {only:.4g}, give that"
+        )
+    return only

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored
-from prunebench.granularities.ties import tied_filters
 from prunebench.registry import granularity
-from prunebench.units import UnitSet, forced
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunebench.units import UnitSet
 
 
 @granularity("filter")
@@ -19,6 +21,8 @@ def filter_(scored: Scored) -> list[UnitSet]:
     The classifier's outputs, and whatever is tied to them, are never removed. Raises UsageError where no filter
     can be.
     """
+    from prunebench.granularities.ties import tied_filters  # here: a grid is checked and collected without torch
+
     sets = []
     for names in tied_filters(scored.model, scored.modules):
         filters = {scored.scores[name].shape[_axis(scored, name)] for name in names}
@@ -35,6 +39,10 @@ def _axis(scored: Scored, name: str) -> int:
 
 
 def _group(scored: Scored, names: tuple[str, ...]) -> UnitSet:
+    import torch
+
+    from prunebench.units import UnitSet, forced
+
     axes = {name: _axis(scored, name) for name in names}
     shapes = {name: scored.scores[name].shape for name in names}
     rows = {name: scored.scores[name].transpose(0, axes[name]).flatten(1) for name in names}

@@ -1,19 +1,28 @@
-"""Schedules: pure functions of progress t in [0, 1] to the share of the final sparsity, each with f(1) = 1."""
+"""Schedules: pure functions of progress t in [0, 1] to the share of the final sparsity, each with f(1) = 1.
+
+A schedule whose path depends on the final sparsity takes it as a parameter called `sparsity`; it is filled in.
+"""
 
 from __future__ import annotations
 
+import inspect
+
 from prunebench.registry import get
 from prunebench.schedules.agp import agp
+from prunebench.schedules.cosine import cosine
+from prunebench.schedules.geometric import geometric
 from prunebench.schedules.linear import linear
 from prunebench.schedules.one_shot import one_shot
+from prunebench.schedules.polynomial import polynomial
 from prunebench.spec import Spec
 
-__all__ = ["agp", "linear", "one_shot", "share"]
+__all__ = ["agp", "cosine", "geometric", "linear", "one_shot", "polynomial", "share"]
 
 
-def share(text: str | Spec, t: float) -> float:
+def share(text: str | Spec, t: float, sparsity: float | None = None) -> float:
     """The registered schedule's share at progress t, checked to lie in [0, 1] and to end at exactly 1.
 
+    sparsity: the final one, for schedules that ask for it (`geometric`); without it their own default holds.
     Raises UsageError for t outside [0, 1], PluginError for a schedule that leaves [0, 1] or misses 1 at the end.
     """
     from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
@@ -22,7 +31,9 @@ def share(text: str | Spec, t: float) -> float:
         raise UsageError(f"progress t={t} is outside [0, 1]")
     plugin, spec = get("schedules", text)
     try:
-        value = float(plugin.bind(spec)(t))
+        asked = sparsity is not None and "sparsity" in inspect.signature(plugin.function).parameters
+        given = {"sparsity": sparsity} if asked and "sparsity" not in dict(spec.params) else {}
+        value = float(plugin.bind(spec)(t, **given))
     except PrunebenchError:
         raise
     except Exception as error:

@@ -9,7 +9,9 @@ from torch import nn
 import prunebench as pb
 from prunebench import criteria
 from prunebench.criteria import reconstruction
+from prunebench.errors import UsageError
 from prunebench.masks import prunable_modules, pruned_count
+from prunebench.registry import check
 
 LAYERS = {
     "linear": (lambda: nn.Linear(20, 12), (20,)),
@@ -139,3 +141,19 @@ def test_inputs_that_are_always_zero_are_no_problem():
     pb.prune(layer, 0.5, "obc", data=[(torch.zeros(4, 20), torch.zeros(4))], loss=zero_loss)
     assert torch.isfinite(layer.weight).all()
     assert int((layer.weight == 0).sum()) == 120
+
+
+@pytest.mark.parametrize("given", ["damping=0", "damping=-0.1", "damping=much", "update=0"])
+def test_parameters_that_can_not_be_are_refused_when_the_string_is_read(given):
+    with pytest.raises(UsageError, match=given.partition("=")[0]):
+        check("criteria", f"obc:{given}")
+
+
+def test_n_of_m_is_made_up_for_like_any_mask():
+    layer, x, data = case("linear")
+    plain, pruned = copy.deepcopy(layer), copy.deepcopy(layer)
+    masks = pb.prune(pruned, 0.5, "obc", granularity="n_m:n=2:m=4", data=data, loss=zero_loss)
+    pb.prune(plain, 0.5, "obc:update=false", granularity="n_m:n=2:m=4", data=data, loss=zero_loss)
+    assert (masks["weight"].view(12, 5, 4).sum(2) == 2).all()
+    assert torch.equal(pruned.weight != 0, plain.weight != 0)
+    assert error(layer, pruned, x) < error(layer, plain, x)

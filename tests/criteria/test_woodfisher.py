@@ -10,7 +10,9 @@ from torch import nn
 import prunebench as pb
 from prunebench import criteria
 from prunebench.criteria import woodfisher as module
+from prunebench.errors import UsageError
 from prunebench.masks import prunable_modules, pruned_count
+from prunebench.registry import check
 
 DAMPING = 1e-4
 
@@ -140,3 +142,16 @@ def test_batches_of_any_size_score_alike():
     )
     for name, score in one.items():
         torch.testing.assert_close(score, other[name], rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("given", ["block=0", "block=2.5", "batch=0", "damping=0", "damping=-1", "damping=inf"])
+def test_parameters_that_can_not_be_are_refused_when_the_string_is_read(given):
+    with pytest.raises(UsageError, match=given.partition("=")[0]) as error:
+        check("criteria", f"woodfisher:{given}")
+    assert "\n" not in str(error.value)
+
+
+def test_the_switch_takes_true_or_false():
+    assert check("criteria", "woodfisher:update=true") == "woodfisher:update=true"
+    with pytest.raises(UsageError, match="true or false"):
+        check("criteria", "woodfisher:update=1")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import prunebench as pb
 from prunebench.masks import LayerCollapseWarning
 from prunebench.scopes import share_out
 from prunebench.units import UnitSet
@@ -67,3 +68,9 @@ def test_global_at_different_costs_spares_the_best_of_each():
     with pytest.warns(LayerCollapseWarning):
         counts = share_out("global", sets([1, 2], [3, 4, 5, 6], costs=[1, 10]), 0.5)
     assert counts == [1, 2]
+
+
+def test_a_scope_that_forgets_what_is_gone_gives_nothing_back(registry_sandbox):
+    pb.scope("forgetful")(lambda sets, sparsity: [1 for _ in sets])
+    gone = sets([-float("inf")] * 3 + [1.0, 2.0], [1.0, 2.0])
+    assert share_out("forgetful", gone, 0.5) == [3, 1]

@@ -135,6 +135,7 @@ static PyObject *py_roofs(PyObject *self, PyObject *none)
 static PyMethodDef methods[] = {
     {"pack", pb_py_pack, METH_VARARGS, "pack(weight2d, kh, kw, groups, block=0) -> weights: compress a dense weight."},
     {"info", pb_py_info, METH_O, "info(weights) -> dict of nnz, bytes, blocks, rows, widest."},
+    {"unpack", pb_py_unpack, METH_VARARGS, "unpack(weights, out): a packed matrix as float32 (rows, columns) again."},
     {"offsets", pb_py_offsets, METH_VARARGS, "offsets(weights, plane, row, dh, dw) -> the weights' offsets in a layout."},
     {"program", pb_py_program, METH_VARARGS, "program(chunk, shared, slot, inputs, outputs, values, phases, ops) -> program."},
     {"run", (PyCFunction)(void (*)(void))pb_py_run, METH_FASTCALL,

@@ -15,6 +15,7 @@ int pb_take(PyObject *o, Py_buffer *b, const char *name, char kind, int ndim, in
 
 PyObject *pb_py_pack(PyObject *self, PyObject *args);
 PyObject *pb_py_info(PyObject *self, PyObject *o);
+PyObject *pb_py_unpack(PyObject *self, PyObject *args);
 PyObject *pb_py_offsets(PyObject *self, PyObject *args);
 PyObject *pb_py_program(PyObject *self, PyObject *args);
 PyObject *pb_py_run(PyObject *self, PyObject *const *args, Py_ssize_t n);

@@ -78,8 +78,9 @@ static int read_conv(box *b, pb_op *op, const int64_t *n, double p, PyObject *ar
     c->from = (pb_at){n[3], n[4]}, c->to = (pb_at){n[5], n[6]}, c->plus = (pb_at){n[7], n[8]};
     c->rh = n[9], c->rw = n[10], c->sy = n[11], c->sx = n[12], c->relu = n[13], c->clamp = n[14];
     c->hi = (float)p;
+    c->columns = op->kind == PB_OP_DOT && n[3];
     c->bias = table(b, arrays, 0, 'f', &bias);
-    if (PyErr_Occurred() || (c->bias && bias != c->w->rows)) return refuse("a bias of another length");
+    if (PyErr_Occurred() || (c->bias && bias != (c->columns ? c->w->chans : c->w->rows))) return refuse("a bias of another length");
     if (op->kind == PB_OP_DOT) return 0;
     c->tile = table(b, arrays, 1, 'j', &tiles);
     c->split = table(b, arrays, 2, 'j', &splits);

@@ -46,6 +46,32 @@ PyObject *pb_py_info(PyObject *self, PyObject *o)
                          b->w->nblk, "rows", b->w->rows, "widest", b->w->widest);
 }
 
+PyObject *pb_py_unpack(PyObject *self, PyObject *args)
+{
+    PyObject *wc, *o;
+    Py_buffer out;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OO", &wc, &o)) return NULL;
+    const pb_weights_box *b = PyCapsule_GetPointer(wc, PB_WEIGHTS);
+    if (!b || pb_take(o, &out, "out", 'f', 2, 1, 1)) return NULL;
+    const pb_weights *w = b->w;
+    float *to = out.buf;
+    if (w->kh * w->kw != 1 || w->groups != 1 || out.shape[0] != (Py_ssize_t)w->rows || out.shape[1] != (Py_ssize_t)w->chans) {
+        PyBuffer_Release(&out);
+        return PyErr_Format(PyExc_ValueError, "unpack: not a matrix of this size");
+    }
+    memset(to, 0, (size_t)out.len);
+    for (uint32_t i = 0; i < w->nblk; i++) {
+        const pb_block *k = &w->blk[i];
+        size_t at = k->at0;
+        for (uint32_t r = k->r0; r < k->r1; r++)
+            for (uint32_t n = w->cnt[k->cnt0 + (r - k->r0)]; n > 0; n--, at++)
+                to[(size_t)r * w->chans + k->c0 + (size_t)(w->col[at] / w->geo.plane)] = w->val[at];
+    }
+    PyBuffer_Release(&out);
+    Py_RETURN_NONE;
+}
+
 static void free_offsets(PyObject *c)
 {
     pb_offsets_box *b = PyCapsule_GetPointer(c, PB_OFFSETS);
@@ -82,7 +108,7 @@ PyObject *pb_py_offsets(PyObject *self, PyObject *args)
         b->col = wb->w->col;
     } else {
         b->owned = 1;
-        b->col = PyMem_RawMalloc((wb->w->nnz ? wb->w->nnz : 1) * sizeof *b->col);
+        b->col = PyMem_RawCalloc(wb->w->nnz + PB_SLACK, sizeof *b->col);
         if (b->col) pb_offsets(wb->w, &g, b->col);
     }
     b->geo = g;

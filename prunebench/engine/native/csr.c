@@ -101,7 +101,7 @@ static int product(const pb_csr *m, const int64_t *indptr, const uint32_t *indic
     pb_offsets(w, &g, w->col);
     w->geo = g;
     if (m->n == 1) {
-        pb_dot(w, w->col, m->x, m->y, NULL, m->bias, m->relu, INFINITY, NULL, m->threads);
+        pb_dot(isa, w, w->col, m->x, m->y, NULL, m->bias, m->relu, INFINITY, NULL, m->threads);
     } else {
         product_ctx c = {.m = m, .w = w, .col = w->col, .isa = isa, .tile = tile};
         pb_run(product_task, &c, (vecs + tile - 1) / tile, m->threads);

@@ -11,6 +11,7 @@
 
 #define PB_LANES 16          /* on every ISA: a lane vector is one AVX-512 register, two AVX2, four NEON */
 #define PB_MAX_OFFSET 65535u /* what a uint16 can name, in lane vectors */
+#define PB_SLACK 4           /* elements that are allocated behind a weight's nonzeros */
 #define PB_MAX_R 4           /* rows of a register tile */
 
 /* Where a column of the weights lies in the input, in lane vectors: channel * plane + dh * ky * row + dw * kx. */
@@ -80,6 +81,10 @@ typedef struct {
                    const float *mult);
     /* total = sum over rh rows of rw lane vectors, each masked (mask NULL: none) */
     void (*sum)(const float *x, ptrdiff_t row, const uint32_t *mask, int64_t rh, int64_t rw, float *total);
+    /* sum over n nonzeros of val[k] * x[col[k]]; reads, but doesn't use, up to PB_SLACK numbers behind col and val */
+    float (*dot)(const uint16_t *col, const float *val, uint32_t n, const float *x);
+    /* y[col[k]] += v * val[k] for n nonzeros; no col twice */
+    void (*spread)(const uint16_t *col, const float *val, uint32_t n, float v, float *y);
 } pb_isa;
 
 extern const pb_isa pb_isa_scalar;
@@ -105,8 +110,11 @@ void pb_offsets(const pb_weights *, const pb_geometry *, uint16_t *to);
 
 typedef struct pb_team pb_team;
 /* rows.c */
-void pb_dot(const pb_weights *, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
+void pb_dot(const pb_isa *, const pb_weights *, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
             int relu, float hi, pb_team *team, int threads);
+/* the same with weights packed by columns (one row of theirs for each input), skipping the inputs that are zero */
+void pb_dot_columns(const pb_isa *, const pb_weights *, const uint16_t *col, const float *x, float *y, const float *add,
+                    const float *bias, int relu, float hi);
 void pb_rows(const int64_t *indptr, const uint32_t *indices, const float *data, int64_t rows, const float *x,
              int64_t n, float *y, const float *bias, int relu, int threads);
 /* csr.c */
@@ -123,11 +131,11 @@ int pb_csr_product(const pb_csr *, const pb_isa *, char *why, size_t room);
 /* pool.c */
 typedef void (*pb_task)(void *ctx, int64_t task);
 void pb_run(pb_task fn, void *ctx, int64_t tasks, int threads);
-/* A team: threads that have come to work on one program. pb_share hands out the tasks of one operation to whoever of the
- * team is free, in well under a microsecond; without a team it is pb_run. */
+/* A team: threads that have come to work on one program. pb_share hands out the tasks of one operation,
+ * the same part of them to the same thread each time; without a team (NULL) the caller does them alone. */
 typedef void (*pb_leader)(void *ctx, pb_team *);
 void pb_lead(pb_leader fn, void *ctx, int threads); /* fn(ctx, team) on one thread, up to threads - 1 others in the team */
-void pb_share(pb_team *, pb_task fn, void *ctx, int64_t tasks, int threads);
+void pb_share(pb_team *, pb_task fn, void *ctx, int64_t tasks);
 int pb_cores(void);
 void *pb_workspace(size_t bytes); /* this thread's own, 64-byte aligned, grown as needed; NULL: out of memory */
 void *pb_arena(size_t bytes);     /* the same, another one: what a running program's values lie in */

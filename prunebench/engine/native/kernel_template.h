@@ -162,6 +162,7 @@ TABLE(1, 4) TABLE(2, 4)
 #endif
 
 #include "map_template.h"
+#include "dot_template.h"
 
 const pb_isa CAT(pb_isa_, PB_NAME) = {
     .name = PB_STRING,
@@ -174,4 +175,6 @@ const pb_isa CAT(pb_isa_, PB_NAME) = {
     .permute = permute,
     .window = window,
     .sum = sum_,
+    .dot = dot,
+    .spread = spread,
 };

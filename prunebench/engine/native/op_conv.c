@@ -53,13 +53,18 @@ void pb_do_conv(const pb_op *op, const pb_run_ctx *r)
                   .xrow = in->row * PB_LANES, .xcol = in->cols * PB_LANES, .yrow = out->row * PB_LANES,
                   .ycol = out->cols * PB_LANES};
     if (add) c.add = pb_place(r, add, o->plus), c.arow = add->row * PB_LANES, c.acol = add->cols * PB_LANES;
-    pb_share(r->team, conv_task, &c, o->tiles * o->splits, r->threads);
+    pb_share(r->team, conv_task, &c, o->tiles * o->splits);
 }
 
 void pb_do_dot(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_conv *o = &op->u.conv;
     const pb_value *add = o->add < 0 ? NULL : &r->p->value[o->add];
-    pb_dot(o->w, o->col, pb_address(r, &r->p->value[op->in]), pb_address(r, &r->p->value[op->out]),
+    if (o->columns) {
+        pb_dot_columns(r->p->isa, o->w, o->col, pb_address(r, &r->p->value[op->in]), pb_address(r, &r->p->value[op->out]),
+                       add ? pb_address(r, add) : NULL, o->bias, (int)o->relu, o->hi);
+        return;
+    }
+    pb_dot(r->p->isa, o->w, o->col, pb_address(r, &r->p->value[op->in]), pb_address(r, &r->p->value[op->out]),
            add ? pb_address(r, add) : NULL, o->bias, (int)o->relu, o->hi, r->team, r->threads);
 }

@@ -7,10 +7,11 @@ typedef struct {
     int64_t parts;
 } map_ctx;
 
-static void split_channels(pb_task fn, const pb_op *op, const pb_run_ctx *r, int64_t chans, double work)
+/* Parts of `n` rows or channels, one for each thread. */
+static void split(pb_task fn, const pb_op *op, const pb_run_ctx *r, int64_t n, double work)
 {
-    map_ctx m = {op, r, work < 4096 || chans < r->threads ? 1 : r->threads};
-    pb_share(r->team, fn, &m, m.parts, r->threads);
+    map_ctx m = {op, r, work < 4096 ? 1 : n < r->threads ? n : r->threads};
+    pb_share(r->team, fn, &m, m.parts);
 }
 
 static void window_task(void *arg, int64_t part)
@@ -20,10 +21,10 @@ static void window_task(void *arg, int64_t part)
     const pb_value *in = &m->r->p->value[m->op->in], *out = &m->r->p->value[m->op->out];
     const float *x = pb_place(m->r, in, o->from);
     float *y = pb_place(m->r, out, o->to);
-    const int64_t lo = out->chans * part / m->parts, hi = out->chans * (part + 1) / m->parts;
+    const int64_t lo = o->rh * part / m->parts, hi = o->rh * (part + 1) / m->parts; /* by rows, as tiles are shared */
     const ptrdiff_t row = in->row * PB_LANES;
-    for (int64_t i = 0; i < o->rh; i++)
-        for (int64_t c = lo; c < hi; c++)
+    for (int64_t i = lo; i < hi; i++)
+        for (int64_t c = 0; c < out->chans; c++)
             m->r->p->isa->window(x + i * o->sy * row + c * in->cols * PB_LANES,
                                  y + (i * out->row + c * out->cols) * PB_LANES, o->rw, o->kh, o->kw, o->dh * row,
                                  o->dw * PB_LANES, o->sx * PB_LANES, o->mult ? o->mult + i * o->rw * PB_LANES : NULL);
@@ -33,7 +34,7 @@ void pb_do_window(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_window *o = &op->u.window;
     const int64_t chans = r->p->value[op->out].chans;
-    split_channels(window_task, op, r, chans, (double)(chans * o->rh * o->rw) * (double)o->kh * (double)o->kw);
+    split(window_task, op, r, o->rh, (double)(chans * o->rh * o->rw) * (double)o->kh * (double)o->kw);
 }
 
 static void sum_task(void *arg, int64_t part)
@@ -62,7 +63,7 @@ void pb_do_sum(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_sum *o = &op->u.sum;
     const int64_t chans = r->p->value[op->in].chans;
-    split_channels(sum_task, op, r, chans, (double)(chans * o->rh * o->rw));
+    split(sum_task, op, r, chans, (double)(chans * o->rh * o->rw));
 }
 
 static void map_task(void *arg, int64_t part)
@@ -73,7 +74,7 @@ static void map_task(void *arg, int64_t part)
     const pb_value *in = &r->p->value[m->op->in], *out = &r->p->value[m->op->out];
     const pb_value *other = o->in2 < 0 ? NULL : &r->p->value[o->in2];
     const pb_isa *isa = r->p->isa;
-    const int64_t lo = out->chans * part / m->parts, hi = out->chans * (part + 1) / m->parts;
+    const int64_t lo = o->rh * part / m->parts, hi = o->rh * (part + 1) / m->parts;
     if (out->kind == PB_VALUE_VECTOR) { /* all of it at once; vectors end in slack for a whole lane vector */
         const float *b = other ? pb_address(r, other) : NULL;
         const float *x = pb_address(r, in);
@@ -86,8 +87,8 @@ static void map_task(void *arg, int64_t part)
     const float *x = pb_place(r, in, o->from), *b = !other ? NULL : o->gate ? pb_address(r, other) : pb_place(r, other, o->plus);
     float *y = pb_place(r, out, o->to);
     float spread[PB_LANES];
-    for (int64_t i = 0; i < o->rh; i++)
-        for (int64_t c = lo; c < hi; c++) {
+    for (int64_t i = lo; i < hi; i++)
+        for (int64_t c = 0; c < out->chans; c++) {
             const float *from = x + (i * in->row + c * in->cols) * PB_LANES, *with = NULL;
             float *to = y + (i * out->row + c * out->cols) * PB_LANES;
             if (o->gate) { /* one number per image, to each of the image's lanes */
@@ -111,5 +112,5 @@ void pb_do_map(const pb_op *op, const pb_run_ctx *r)
         map_task(&m, 0);
         return;
     }
-    split_channels(map_task, op, r, out->chans, (double)(out->chans * o->rh * o->rw));
+    split(map_task, op, r, o->rh, (double)(out->chans * o->rh * o->rw));
 }

@@ -21,16 +21,15 @@ static void halo_task(void *arg, int64_t part)
     const pb_value *v = &m->r->p->value[m->op->out];
     const pb_isa *isa = m->r->p->isa;
     int64_t lo, hi;
-    span_of(v->chans, part, m->parts, &lo, &hi);
-    isa->halo(pb_address(m->r, v) + lo * v->cols * PB_LANES, hi - lo, v->cols * PB_LANES, v->row, o->entry, o->entries,
-              o->mask, o->fill);
+    span_of(o->entries, part, m->parts, &lo, &hi); /* by rows, as the tiles are shared: what a thread wrote, it reads */
+    isa->halo(pb_address(m->r, v), v->chans, v->cols * PB_LANES, v->row, o->entry + lo * 4, hi - lo, o->mask, o->fill);
 }
 
 void pb_do_halo(const pb_op *op, const pb_run_ctx *r)
 {
     const int64_t work = op->u.halo.entries * r->p->value[op->out].chans;
     move_ctx m = {op, r, work < 4096 ? 1 : r->threads};
-    pb_share(r->team, halo_task, &m, m.parts, r->threads);
+    pb_share(r->team, halo_task, &m, m.parts);
 }
 
 static const float *source(const pb_run_ctx *r, int64_t i)
@@ -72,5 +71,5 @@ void pb_do_move(const pb_op *op, const pb_run_ctx *r)
 {
     const pb_op_move *o = &op->u.move;
     move_ctx m = {op, r, (double)o->dr * (double)o->chans * (double)o->n < 16384 ? 1 : r->threads};
-    pb_share(r->team, move_task, &m, m.parts, r->threads);
+    pb_share(r->team, move_task, &m, m.parts);
 }

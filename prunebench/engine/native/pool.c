@@ -122,52 +122,66 @@ static void grow(int want) /* under the lock */
     pthread_attr_destroy(&attr);
 }
 
+static void post(job *j, int helpers)
+{
+    pthread_mutex_lock(&lock);
+    if (workers < helpers) grow(helpers);
+    j->wanted = helpers;
+    j->link = jobs;
+    jobs = j;
+    atomic_fetch_add(&posted, 1);
+    if (sleeping) helpers > 1 ? pthread_cond_broadcast(&wake) : pthread_cond_signal(&wake);
+    pthread_mutex_unlock(&lock);
+}
+
+/* No helper comes any more, and those inside have left. */
+static void retire(job *j)
+{
+    pthread_mutex_lock(&lock);
+    for (job **p = &jobs; *p; p = &(*p)->link)
+        if (*p == j) {
+            *p = j->link;
+            break;
+        }
+    if (atomic_load(&j->busy)) {
+        pthread_mutex_unlock(&lock);
+        for (int i = 0; i < SPIN && atomic_load_explicit(&j->busy, memory_order_relaxed); i++) pause_();
+        pthread_mutex_lock(&lock); /* also: the helper that left last must be out of the lock before j goes */
+        while (atomic_load(&j->busy)) pthread_cond_wait(&done, &lock);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
 /* fn(ctx, 0 .. tasks - 1), each once, on up to `threads` threads, this one included; returns when all are done. */
 void pb_run(pb_task fn, void *ctx, int64_t tasks, int threads)
 {
     const uint64_t old = flush_on();
     job j = {.fn = fn, .ctx = ctx, .tasks = tasks};
-    int helpers = threads - 1;
-    if (helpers > tasks - 1) helpers = (int)(tasks - 1);
-    if (helpers <= 0) {
-        for (int64_t t = 0; t < tasks; t++) fn(ctx, t);
-        flush_restore(old);
-        return;
-    }
-    pthread_mutex_lock(&lock);
-    if (workers < helpers) grow(helpers);
-    j.wanted = helpers;
-    j.link = jobs;
-    jobs = &j;
-    atomic_fetch_add(&posted, 1);
-    if (sleeping) helpers > 1 ? pthread_cond_broadcast(&wake) : pthread_cond_signal(&wake);
-    pthread_mutex_unlock(&lock);
+    const int helpers = threads > tasks ? (int)tasks - 1 : threads - 1;
+    if (helpers > 0) post(&j, helpers);
     work(&j);
-    pthread_mutex_lock(&lock);
-    for (job **p = &jobs; *p; p = &(*p)->link)
-        if (*p == &j) {
-            *p = j.link;
-            break;
-        }
-    if (atomic_load(&j.busy)) {
-        pthread_mutex_unlock(&lock);
-        for (int i = 0; i < SPIN && atomic_load_explicit(&j.busy, memory_order_relaxed); i++) pause_();
-        pthread_mutex_lock(&lock); /* also: the helper that left last must be out of the lock before j goes */
-        while (atomic_load(&j.busy)) pthread_cond_wait(&done, &lock);
-    }
-    pthread_mutex_unlock(&lock);
+    if (helpers > 0) retire(&j);
     flush_restore(old);
 }
 
+/* A team: its leader goes through a program, the members help with each operation. Every member has a share of the
+ * operation's tasks, the same share each time: tiles of one part of a map, which are then in its own caches from the
+ * operation before. Who is done takes from the others' shares, from their far ends. */
+#define MAX_TEAM 64
+
+typedef struct {
+    _Alignas(64) atomic_ullong left; /* next task << 32 | end of the share */
+    atomic_llong done;               /* tasks that this member has done, ever */
+} member_share;
+
 struct pb_team {
-    pb_leader fn;
-    void *arg;
-    atomic_int led;          /* somebody leads */
-    atomic_int over;         /* the leader is done */
-    atomic_ullong ticket;    /* number of the operation << 32 | next task */
-    _Atomic(pb_task) task;   /* of the operation */
+    int threads;
+    atomic_int over;                  /* the leader is done */
+    int64_t given;                    /* tasks given out, ever */
+    _Alignas(64) atomic_uint opened;  /* grows with every operation */
+    _Atomic(pb_task) task;            /* of the operation */
     _Atomic(void *) ctx;
-    atomic_llong tasks, done;
+    member_share share[MAX_TEAM];
 };
 
 static void wait_a_little(int *spins)
@@ -176,58 +190,83 @@ static void wait_a_little(int *spins)
     else sched_yield(); /* whoever is waited for may need this core */
 }
 
-/* Takes a task of the operation in progress, if there is one left. Whoever gets a ticket knows that the operation can't
- * end before the task is done, so what is read after that belongs to it. */
-static int take_task(pb_team *t)
+/* Does tasks of a share until it is empty. Whoever takes a task knows that its operation can't end before the task is
+ * done, so the function and context read after that belong to it. */
+static void empty_share(pb_team *t, int me, int whose)
 {
-    unsigned long long v = atomic_load(&t->ticket);
-    while ((long long)(v & 0xffffffffu) < atomic_load(&t->tasks)) {
-        if (!atomic_compare_exchange_weak(&t->ticket, &v, v + 1)) continue;
-        atomic_load(&t->task)(atomic_load(&t->ctx), (int64_t)(v & 0xffffffffu));
-        atomic_fetch_add(&t->done, 1);
-        return 1;
+    atomic_ullong *left = &t->share[whose].left;
+    unsigned long long v = atomic_load(left);
+    for (;;) {
+        const uint32_t next = (uint32_t)(v >> 32), end = (uint32_t)v;
+        if (next >= end) return;
+        const unsigned long long rest = me == whose ? v + (1ull << 32) : v - 1;
+        if (!atomic_compare_exchange_weak(left, &v, rest)) continue;
+        atomic_load(&t->task)(atomic_load(&t->ctx), me == whose ? next : end - 1);
+        atomic_fetch_add(&t->share[me].done, 1);
+        v = atomic_load(left);
     }
-    return 0;
+}
+
+static void help(pb_team *t, int me)
+{
+    for (int i = 0; i < t->threads; i++) empty_share(t, me, (me + i) % t->threads);
 }
 
 static void member(void *arg, int64_t id)
 {
     pb_team *t = arg;
-    (void)id;
-    if (!atomic_exchange(&t->led, 1)) {
-        t->fn(t->arg, t);
-        atomic_store(&t->over, 1);
-        return;
-    }
+    unsigned seen = 0;
     for (int spins = 0; !atomic_load(&t->over);) {
-        if (take_task(t)) spins = 0;
-        else wait_a_little(&spins);
+        const unsigned opened = atomic_load(&t->opened);
+        if (opened == seen) {
+            wait_a_little(&spins);
+            continue;
+        }
+        seen = opened, spins = 0;
+        help(t, (int)id + 1);
     }
 }
 
+/* fn(ctx, team) on this thread, with helpers for what it shares. */
 void pb_lead(pb_leader fn, void *ctx, int threads)
 {
-    pb_team t = {.fn = fn, .arg = ctx};
-    pb_run(member, &t, threads < 1 ? 1 : threads, threads);
+    const uint64_t old = flush_on();
+    if (threads <= 1) {
+        fn(ctx, NULL);
+    } else {
+        pb_team t = {.threads = threads > MAX_TEAM ? MAX_TEAM : threads};
+        job j = {.fn = member, .ctx = &t, .tasks = t.threads - 1};
+        post(&j, t.threads - 1);
+        fn(ctx, &t);
+        atomic_store(&t.over, 1);
+        retire(&j);
+    }
+    flush_restore(old);
 }
 
-void pb_share(pb_team *t, pb_task fn, void *ctx, int64_t tasks, int threads)
+/* fn(ctx, 0 .. tasks - 1), each once, by the team (alone without one). */
+void pb_share(pb_team *t, pb_task fn, void *ctx, int64_t tasks)
 {
-    if (!t || threads <= 1 || tasks <= 1 || tasks > 0x7fffffff) {
-        if (t || threads <= 1)
-            for (int64_t i = 0; i < tasks; i++) fn(ctx, i);
-        else pb_run(fn, ctx, tasks, threads);
+    if (!t || tasks <= 1 || tasks > INT32_MAX) {
+        for (int64_t i = 0; i < tasks; i++) fn(ctx, i);
         return;
     }
-    /* no ticket is valid now: the last operation's are all taken. First what a ticket stands for, then the tickets */
-    atomic_store(&t->tasks, 0);
-    atomic_store(&t->done, 0);
+    /* every share is empty now: first what a task stands for, then the tasks */
     atomic_store(&t->task, fn);
     atomic_store(&t->ctx, ctx);
-    atomic_store(&t->ticket, ((atomic_load(&t->ticket) >> 32) + 1) << 32);
-    atomic_store(&t->tasks, tasks);
-    while (take_task(t)) {}
-    for (int spins = 0; atomic_load(&t->done) < tasks;) wait_a_little(&spins);
+    for (int i = 0; i < t->threads; i++) {
+        const unsigned long long lo = (unsigned long long)(tasks * i / t->threads), hi = (unsigned long long)(tasks * (i + 1) / t->threads);
+        atomic_store(&t->share[i].left, lo << 32 | hi);
+    }
+    atomic_fetch_add(&t->opened, 1);
+    t->given += tasks;
+    help(t, 0);
+    for (int spins = 0;;) {
+        int64_t done = 0;
+        for (int i = 0; i < t->threads; i++) done += atomic_load(&t->share[i].done);
+        if (done == t->given) return;
+        wait_a_little(&spins);
+    }
 }
 
 int pb_cores(void)

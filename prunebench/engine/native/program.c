@@ -129,7 +129,7 @@ static void lead(void *arg, pb_team *team)
             const pb_phase *ph = &p->phase[f];
             if (w->slots > 1 && ph->groups >= w->threads) {
                 groups_ctx a = {ph, &c, w->slots, taken};
-                pb_share(team, group_task, &a, ph->groups, w->threads);
+                pb_share(team, group_task, &a, ph->groups);
             } else {
                 for (c.g = 0; c.g < ph->groups; c.g++) do_group(ph, &c, w->ns);
             }

@@ -32,6 +32,7 @@ typedef struct {
     pb_geometry geo;
     const float *bias;   /* NULL: none */
     int64_t add;       /* value, or -1 */
+    int64_t columns;   /* a dot product whose weights are packed by columns: each of their rows is an input's */
     pb_at from, to, plus; /* where output (0, 0) begins in the input, the output and the residual */
     int64_t rh, rw, sy, sx, relu, clamp;
     float hi;

@@ -1,16 +1,9 @@
-/* Products where vectors along the output don't pay: one column (a linear layer at batch 1), and hypersparse matrices. */
-#include <string.h>
-
+/* Products where vectors along the output don't pay: one image (a linear layer at batch 1), and hypersparse matrices. */
 #include "engine.h"
-
-#if defined(__clang__)
-#define UNROLL8 _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL8 _Pragma("GCC unroll 8")
-#endif
 
 typedef struct {
     const pb_weights *w;
+    const pb_isa *isa;
     const uint16_t *col;
     const float *x, *add, *bias;
     float *y, hi;
@@ -21,19 +14,6 @@ typedef struct {
     const float *data;
     int64_t rows, n;
 } rows_ctx;
-
-/* Eight chains hide the latency of the adds. 6 bytes and 2 FLOP per nonzero, three scalar loads (value, offset, input):
- * the load ports bind, one nonzero a cycle on a core with three of them. */
-static inline float dot(const uint16_t *col, const float *val, uint32_t n, const float *x)
-{
-    float s[8] = {0}, rest = 0;
-    uint32_t k = 0;
-    for (; k + 8 <= n; k += 8) {
-        UNROLL8 for (int i = 0; i < 8; i++) s[i] += val[k + i] * x[col[k + i]];
-    }
-    for (; k < n; k++) rest += val[k] * x[col[k]]; /* a chain of its own: an index known only now would spill the others */
-    return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])) + rest;
-}
 
 /* Rows [lo, hi) of every block; a block's first nonzeros are found by adding up the counts before `lo`. */
 static void dot_task(void *arg, int64_t t)
@@ -49,7 +29,7 @@ static void dot_task(void *arg, int64_t t)
         const float *x = a->x + k->c0;
         for (int64_t r = lo; r < hi; r++) {
             float v = k->first ? (a->bias ? a->bias[r] : 0.0f) : a->y[r];
-            v += dot(a->col + at, w->val + at, cnt[r], x);
+            v += a->isa->dot(a->col + at, w->val + at, cnt[r], x);
             at += cnt[r];
             if (k->last) {
                 if (a->add) v += a->add[r];
@@ -62,14 +42,46 @@ static void dot_task(void *arg, int64_t t)
 }
 
 /* y[r] = act(sum_c W[r, c] x[c] + bias[r] + add[r]); one tap, one group, offsets in the geometry {1, 1, 1, 1}. */
-void pb_dot(const pb_weights *w, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
+void pb_dot(const pb_isa *isa, const pb_weights *w, const uint16_t *col, const float *x, float *y, const float *add, const float *bias,
             int relu, float hi, pb_team *team, int threads)
 {
-    rows_ctx a = {.w = w, .col = col, .x = x, .y = y, .add = add, .bias = bias, .relu = relu, .hi = hi};
+    rows_ctx a = {.w = w, .isa = isa, .col = col, .x = x, .y = y, .add = add, .bias = bias, .relu = relu, .hi = hi};
     const int64_t parts = w->nnz < 65536 ? 1 : (int64_t)threads; /* under some 20 us a helper isn't worth waking */
     a.per = (w->rows + parts - 1) / parts;
     if (a.per < 1) a.per = 1;
-    pb_share(team, dot_task, &a, (w->rows + a.per - 1) / a.per, threads);
+    pb_share(team, dot_task, &a, (w->rows + a.per - 1) / a.per);
+}
+
+#define INPUTS 512 /* looked through at once: which are not zero, without a branch nobody foresees */
+
+void pb_dot_columns(const pb_isa *isa, const pb_weights *w, const uint16_t *col, const float *x, float *y, const float *add,
+                    const float *bias, int relu, float hi)
+{
+    uint32_t which[INPUTS + 1];
+    size_t start[INPUTS + 1];
+    for (uint32_t r = 0; r < w->chans; r++) y[r] = bias ? bias[r] : 0.0f;
+    for (uint32_t b = 0; b < w->nblk; b++) {
+        const pb_block *k = &w->blk[b];
+        const uint16_t *cnt = w->cnt + k->cnt0;
+        size_t at = k->at0;
+        for (uint32_t lo = 0; lo < w->rows; lo += INPUTS) {
+            const uint32_t hi_ = lo + INPUTS < w->rows ? lo + INPUTS : w->rows;
+            uint32_t n = 0;
+            for (uint32_t i = lo; i < hi_; i++) {
+                which[n] = i, start[n] = at;
+                n += x[i] != 0.0f; /* a NaN counts */
+                at += cnt[i];
+            }
+            for (uint32_t i = 0; i < n; i++)
+                isa->spread(col + start[i], w->val + start[i], cnt[which[i]], x[which[i]], y + k->c0);
+        }
+    }
+    for (uint32_t r = 0; r < w->chans; r++) {
+        float v = y[r];
+        if (add) v += add[r];
+        if (relu && v < 0.0f) v = 0.0f;
+        y[r] = v > hi ? hi : v;
+    }
 }
 
 static void rows_task(void *arg, int64_t t)

@@ -34,8 +34,8 @@ static pb_weights *skeleton(uint32_t rows, uint32_t chans, uint32_t kh, uint32_t
     const uint64_t ncnt = (uint64_t)per * rows;
     w->blk = calloc(w->nblk, sizeof *w->blk);
     if (ncnt < SIZE_MAX / 8) w->cnt = calloc(ncnt ? ncnt : 1, sizeof *w->cnt);
-    w->col = malloc((nnz ? nnz : 1) * sizeof *w->col);
-    w->val = malloc((nnz ? nnz : 1) * sizeof *w->val);
+    w->col = calloc(nnz + PB_SLACK, sizeof *w->col);
+    w->val = calloc(nnz + PB_SLACK, sizeof *w->val);
     if (!w->blk || !w->cnt || !w->col || !w->val) {
         pb_weights_free(w);
         return NULL;
