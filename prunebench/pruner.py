@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunebench import controls, criteria, schedules, scopes
 from prunebench.cell import check_sparsity
+from prunebench.criteria import updates
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored, reachable, unit_sets
 from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
@@ -221,7 +222,9 @@ class Pruner:
 
     def _prune(self, now: Callable[[float], float]) -> None:
         """Prune each layer to now(its final sparsity)."""
-        sets = self._sets(self.criterion)
+        # What was gathered to score is needed again to update: gathering twice would take twice the time.
+        layers: dict[str, criteria.Layer] | None = {} if updates.moves(self.criterion) else None
+        sets = self._sets(self.criterion, layers)
         if self._proportions is not None:
             share = now(self.sparsity) / self.sparsity if self.sparsity else 1.0
             counts = self._proportions.counts(sets, share, len(self.prunings))
@@ -231,15 +234,27 @@ class Pruner:
             asked = sets if criterion == self.criterion else self._sets(criterion)
             counts = scopes.share_out(scope, asked, now(self.sparsity), own)
         chosen = select(sets, counts)
-        self._factors = None
-        self.masks = {
+        masks = {
             name: chosen[name] if name in chosen else torch.ones_like(module.weight, dtype=torch.bool)
             for name, module in self._modules.items()
         }
+        # Every layer's update is made and checked before the first is written.
+        moved = updates.moved(self.criterion, layers, masks) if layers else {}
+        self._factors, self.masks = None, masks
+        with torch.no_grad():
+            for name, weight in moved.items():
+                self._modules[name].weight.copy_(weight)
 
-    def _sets(self, criterion: str) -> Sequence[UnitSet]:
-        watched = self._watching if criterion == self.criterion else None
-        scores = criteria.score(criterion, self.model, self._modules, data=self._data, loss=self._loss, watched=watched)
+    def _sets(self, criterion: str, gathered: dict[str, criteria.Layer] | None = None) -> Sequence[UnitSet]:
+        scores = criteria.score(
+            criterion,
+            self.model,
+            self._modules,
+            data=self._data,
+            loss=self._loss,
+            watched=self._watching if criterion == self.criterion else None,
+            gathered=gathered,
+        )
         keep: Mapping[str, Tensor] | None = self.masks or None
         reduce, compare = criteria.reducer(criterion), criteria.compare(criterion)
         scored = Scored(self.model, self._modules, scores, keep, reduce, compare)
