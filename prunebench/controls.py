@@ -21,17 +21,16 @@ CRITERIA = ("random", "l1")  # of the twins: the two baselines that every method
 def copied(scope: str) -> tuple[str, str] | None:
     """The (criterion, scope) whose proportions a scope string copies, known here or not; None for a scope of its own.
 
-    Raises UsageError where layers' own sparsities stand outside.
+    Layers' own sparsities mean the same inside and outside: `like:scope=global/last=dense`, `like:last=dense`.
     """
     spec = Spec.parse(scope, "scope")
     if spec.name != LIKE:
         return None
     given = {key: str(value) for key, value in spec.params}
-    outside = {"first", "last"} & set(given)
-    if outside:
-        key = min(outside)
-        raise UsageError(f"scope {spec.text!r}: {key}= is the copied scope's; write it like:scope=global/{key}=dense")
-    return _outer(given.get("criterion", "l1")), _outer(given.get("scope", "global"))
+    ends = [f"{key}={given[key]}" for key in ("first", "last") if key in given]
+    return _outer(given.get("criterion", "l1")), Spec.parse(
+        ":".join([_outer(given.get("scope", "global")), *ends])
+    ).text
 
 
 def check_copied(criterion: str = "l1", scope: str = "global") -> None:

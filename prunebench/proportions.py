@@ -35,7 +35,7 @@ class Proportions:
         self.sparsity = sum(self._rounds[-1].values()) / sum(w.numel() for w in weights.values())
 
     def counts(self, sets: Sequence[UnitSet], share: float, pruning: int) -> list[int]:
-        """Units to remove per set at a share of the final counts; where they are given per pruning, at that one.
+        """Units to remove per set at a share of the counts: the final ones, or those given for this pruning.
 
         As near as whole units come, never fewer than are gone. UsageError where a layer can't be pruned.
         """
@@ -44,10 +44,9 @@ class Proportions:
         for name, count in wanted.items():
             if count and name not in reached:
                 raise UsageError(f"proportions: {name} can't be pruned at this granularity; its count must be 0")
-        part = 1.0 if self.exact else share
         found = []
         for s in sets:
-            total = math.floor(sum(wanted[name] for name in s.names) * part + 0.5)
+            total = math.floor(sum(wanted[name] for name in s.names) * share + 0.5)
             if isinstance(s.cost, int):
                 nearest = math.floor(total / s.cost + 0.5)
             else:

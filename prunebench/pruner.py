@@ -17,10 +17,11 @@ from prunebench.granularities import Scored, reachable, unit_sets
 from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
 from prunebench.proportions import Given, Proportions, removed
 from prunebench.registry import check
-from prunebench.units import UnitSet, select
+from prunebench.units import select
 
 _Data = Iterable[tuple[Any, Any]]
 _Loss = Callable[[Tensor, Tensor], Tensor]
+_Target = Callable[[float], float]  # a layer's final sparsity -> that it has now
 
 
 def prune(
@@ -72,6 +73,15 @@ def _on_the_way(part: float, target: Callable[[float], float], final: float) -> 
     return min(_by_density(final, part), target(final))
 
 
+class _Ranking:
+    """How a criterion orders weights: how often it scores on the way, within what it compares, what it watches."""
+
+    def __init__(self, criterion: str, modules: Mapping[str, Any]) -> None:
+        self.criterion = criterion
+        self.reduce, self.rounds = criteria.reducer(criterion), criteria.rounds(criterion)
+        self.compare, self.watching = criteria.compare(criterion), criteria.observer(criterion, modules)
+
+
 class Pruner:
     """Prunes along a schedule inside a training loop, and keeps pruned weights at exactly zero.
 
@@ -116,21 +126,22 @@ class Pruner:
         self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
-        # Whose order and whose scope decide how much each layer loses: another's where the scope copies proportions.
-        self._sharing = controls.copied(self.scope) or (self.criterion, self.scope)
         self._proportions = self._given(proportions, sparsity, overrides)
+        copied = None if self._proportions is not None else controls.copied(self.scope)
+        self._ranking = _Ranking(self.criterion, self._modules)
+        # Whose proportions are copied, where the scope says so.
+        self._original = None if copied is None else _Ranking(copied[0], self._modules)
+        for ranking in filter(None, (self._ranking, self._original)):
+            wanted = criteria.missing(ranking.criterion, model, data)
+            if wanted is not None:
+                raise UsageError(f"criterion {ranking.criterion!r} needs {wanted}")
+        self._sharing = self.scope if copied is None else copied[1]
         if self._proportions is not None:
-            self.sparsity, self._sharing = self._proportions.sparsity, (self.criterion, "global")
+            self.sparsity, own = self._proportions.sparsity, {}
         else:
             self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
-        for name in (self.criterion, self._sharing[0]):
-            wanted = criteria.missing(name, model, data)
-            if wanted is not None:
-                raise UsageError(f"criterion {name!r} needs {wanted}")
-        own = scopes.own_sparsities(self._sharing[1], weight_names(model), overrides or {})
+            own = scopes.own_sparsities(self._sharing, weight_names(model), overrides or {})
         self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
-        self._watching = criteria.observer(self.criterion, self._modules)
-        self._rounds = criteria.rounds(self.criterion)
         self.masks: dict[str, Tensor] = {}
         self.prunings: list[dict[str, int]] = []
         self._factors: list[tuple[Tensor, Tensor]] | None = None
@@ -157,7 +168,7 @@ class Pruner:
         share = schedules.share(self.schedule, t, self.sparsity)
         if share > self._share:
             check_weights(self._modules)
-            self._prune_in_rounds(lambda final: final * schedules.share(self.schedule, t, final))
+            self._prune_to(lambda final: final * schedules.share(self.schedule, t, final))
             self._share = share
         apply(self.model, self.masks)
         self._renew()
@@ -177,32 +188,16 @@ class Pruner:
                 weight.mul_(factor).add_(0.0)  # -0 + 0 is +0
         self._renew()
 
+    def _watching(self) -> list[Any]:
+        return [r.watching for r in (self._ranking, self._original) if r is not None and r.watching is not None]
+
     def _observe(self) -> None:
-        if self._watching is not None:
-            self._watching.observe()
+        for watching in self._watching():
+            watching.observe()
 
     def _renew(self) -> None:
-        if self._watching is not None:
-            self._watching.renew()
-
-    def _prune_in_rounds(self, target: Callable[[float], float]) -> None:
-        """To target(final sparsity) by way of those at density d^(k/rounds), d the final one; no training between."""
-        now, n = self.sparsity * self._share, self._rounds
-        parts = [k / n for k in range(1, n)]
-        between = [part for part in parts if now < _by_density(self.sparsity, part) < target(self.sparsity)]
-        masks = self.masks
-        before = {n: m.weight.detach().clone() for n, m in self._modules.items()} if between else {}
-        try:
-            for part in between:
-                self._prune(partial(_on_the_way, part, target))
-                apply(self.model, self.masks)
-            self._prune(target)
-            self.prunings.append(removed(self.masks))
-        except BaseException:
-            self.masks, self._factors = masks, None
-            for name, weight in before.items():
-                self._modules[name].weight.data.copy_(weight)
-            raise
+        for watching in self._watching():
+            watching.renew()
 
     @property
     def share(self) -> float:
@@ -220,45 +215,76 @@ class Pruner:
         self._share = self._share if share is None else share
         apply(self.model, self.masks)
 
-    def _prune(self, now: Callable[[float], float]) -> None:
-        """Prune each layer to now(its final sparsity)."""
-        # What was gathered to score is needed again to update: gathering twice would take twice the time.
-        layers: dict[str, criteria.Layer] | None = {} if updates.moves(self.criterion) else None
-        sets = self._sets(self.criterion, layers)
-        if self._proportions is not None:
-            share = now(self.sparsity) / self.sparsity if self.sparsity else 1.0
-            counts = self._proportions.counts(sets, share, len(self.prunings))
-        else:
-            criterion, scope = self._sharing
-            own = {name: now(final) for name, final in self._own.items()}
-            asked = sets if criterion == self.criterion else self._sets(criterion)
-            counts = scopes.share_out(scope, asked, now(self.sparsity), own)
-        chosen = select(sets, counts)
-        masks = {
-            name: chosen[name] if name in chosen else torch.ones_like(module.weight, dtype=torch.bool)
-            for name, module in self._modules.items()
-        }
-        # Every layer's update is made and checked before the first is written.
-        moved = updates.moved(self.criterion, layers, masks) if layers else {}
-        self._factors, self.masks = None, masks
-        with torch.no_grad():
-            for name, weight in moved.items():
-                self._modules[name].weight.copy_(weight)
+    def _prune_to(self, target: _Target) -> None:
+        """To target(final sparsity), layers sharing it as the scope, the original or the given proportions say."""
+        wanted = self._proportions if self._original is None else self._copied(self._original, target)
+        self._in_rounds(self._ranking, target, wanted)
+        self.prunings.append(removed(self.masks))
 
-    def _sets(self, criterion: str, gathered: dict[str, criteria.Layer] | None = None) -> Sequence[UnitSet]:
+    def _copied(self, original: _Ranking, target: _Target) -> Proportions:
+        """What the original would leave here: it prunes this very model, which is then put back."""
+        masks, before = self.masks, {n: m.weight.detach().clone() for n, m in self._modules.items()}
+        try:
+            self._in_rounds(original, target, None)
+            return Proportions([removed(self.masks)], before)
+        finally:
+            self._put_back(masks, before)
+
+    def _in_rounds(self, ranking: _Ranking, target: _Target, wanted: Proportions | None) -> None:
+        """By way of the sparsities at density d^(k/rounds), d the final one; no training between."""
+        now, n = self.sparsity * self._share, ranking.rounds
+        parts = [k / n for k in range(1, n)]
+        between = [part for part in parts if now < _by_density(self.sparsity, part) < target(self.sparsity)]
+        masks = self.masks
+        before = {n: m.weight.detach().clone() for n, m in self._modules.items()} if between else {}
+        try:
+            for part in between:
+                self._prune(ranking, partial(_on_the_way, part, target), target, wanted)
+                apply(self.model, self.masks)
+            self._prune(ranking, target, target, wanted)
+        except BaseException:
+            self._put_back(masks, before)
+            raise
+
+    def _put_back(self, masks: dict[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+        self.masks, self._factors = masks, None
+        for name, weight in weights.items():
+            self._modules[name].weight.data.copy_(weight)
+
+    def _prune(self, ranking: _Ranking, now: _Target, target: _Target, wanted: Proportions | None) -> None:
+        """Prune each layer to now(its final sparsity), on the way to its target."""
+        # What was gathered to score is needed again to update: gathering twice would take twice the time.
+        layers: dict[str, criteria.Layer] | None = {} if updates.moves(ranking.criterion) else None
         scores = criteria.score(
-            criterion,
+            ranking.criterion,
             self.model,
             self._modules,
             data=self._data,
             loss=self._loss,
-            watched=self._watching if criterion == self.criterion else None,
-            gathered=gathered,
+            watched=ranking.watching,
+            gathered=layers,
         )
         keep: Mapping[str, Tensor] | None = self.masks or None
-        reduce, compare = criteria.reducer(criterion), criteria.compare(criterion)
-        scored = Scored(self.model, self._modules, scores, keep, reduce, compare)
-        return unit_sets(self.granularity, scored)
+        sets = unit_sets(
+            self.granularity, Scored(self.model, self._modules, scores, keep, ranking.reduce, ranking.compare)
+        )
+        if wanted is None:
+            own = {name: now(final) for name, final in self._own.items()}
+            counts = scopes.share_out(self._sharing, sets, now(self.sparsity), own)
+        else:
+            whole = target(self.sparsity) if wanted.exact else self.sparsity
+            counts = wanted.counts(sets, now(self.sparsity) / whole if whole else 1.0, len(self.prunings))
+        chosen = select(sets, counts)
+        masks = {
+            name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
+            for name in self._modules
+        }
+        # Every layer's update is made and checked before the first is written.
+        moved = updates.moved(ranking.criterion, layers, masks) if layers else {}
+        self._factors, self.masks = None, masks
+        with torch.no_grad():
+            for name, weight in moved.items():
+                self._modules[name].weight.copy_(weight)
 
     def _given(self, given: Given | None, sparsity: float | None, overrides: Any) -> Proportions | None:
         if given is None:

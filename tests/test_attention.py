@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import prune as torch_prune
 
 import prunebench as pb
-from prunebench import backends
+from prunebench import backends, criteria, models, registry
 from prunebench.attention import Projection, unpacked
 from prunebench.errors import UsageError
 from prunebench.masks import prunable_modules
@@ -251,3 +251,72 @@ def test_pruned_projections_stay_zero_through_momentum():
         weight = model.get_parameter(name)
         assert not weight[~mask].any()
         assert weight[mask].any()
+
+
+def small():
+    return models.build("vit_tiny_cifar:depth=1:dim=24:mlp=2:patch=8", (3, 32, 32), 10).eval()
+
+
+@pytest.mark.parametrize("make", [vit, small])
+@pytest.mark.parametrize("criterion", registry.names("criteria"))
+def test_every_criterion_prunes_a_vision_transformer(criterion, make):
+    if criterion == "bn_scale":
+        with pytest.raises(UsageError, match="batch norm"):
+            pb.prune(make(), 0.5, criterion, data=samples())
+        return
+    model = make()
+    masks = pb.prune(model, 0.5, criterion, "layerwise", data=samples())
+    assert list(masks) == list(prunable_modules(model))
+    removed = sum(int((~mask).sum()) for mask in masks.values())
+    expected = sum(mask.numel() for mask in masks.values()) / 2
+    assert abs(removed - expected) <= len(masks)
+    assert all(0 < int(mask.sum()) < mask.numel() for name, mask in masks.items() if "in_proj" in name or "qkv" in name)
+    assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in m.__dict__ for m in model.modules())
+
+
+def samples():
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn(6, 3, 32, 32, generator=generator), torch.randint(0, 10, (6,), generator=generator)
+    return [(x[:4], y[:4]), (x[4:], y[4:])]
+
+
+@pytest.mark.parametrize("criterion", ["snip", "obd", "wanda", "taylor", "grasp"])
+def test_attention_of_one_s_own_and_torch_s_score_alike(criterion):
+    """The same network twice: once with plain linear projections, once with nn.MultiheadAttention."""
+    own, other = small(), small()
+    block, layer = other.blocks[0], nn.MultiheadAttention(24, 3, batch_first=True)
+    layer.in_proj_weight.data, layer.in_proj_bias.data = block.attention.qkv.weight.data, block.attention.qkv.bias.data
+    layer.out_proj.load_state_dict(block.attention.proj.state_dict())
+    block.attention = Self(layer)
+    names = {"qkv.weight": "layer.in_proj_weight", "proj.weight": "layer.out_proj.weight"}
+    expected = criteria.score(criterion, own, prunable_modules(own), data=samples())
+    found = criteria.score(criterion, other.eval(), prunable_modules(other), data=samples())
+    for name, scores in expected.items():
+        for mine, torch_s in names.items():
+            name = name.replace(f"attention.{mine}", f"attention.{torch_s}")
+        torch.testing.assert_close(found[name], scores, rtol=1e-3, atol=1e-6 * float(scores.abs().max()))
+
+
+class Self(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x, x, x)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_vit_b_16_is_pruned_and_compiled():
+    model = torchvision.models.vit_b_16().eval()
+    torch.nn.init.normal_(model.heads.head.weight, std=0.02)  # born zero, it would hide everything
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    masks = pb.prune(model, 0.9)
+    assert len(masks) == 1 + 12 * 4 + 1
+    with torch.inference_mode():
+        expected = model(x)
+    engine = pb.compile(model, x, threads=1, tune=False)
+    assert ((engine(x) - expected).abs().max() / expected.abs().max()).item() < 1e-4
+    native = {row["layer"] for row in engine.summary() if row["kernel"] == "csr"}
+    assert {f"encoder.layers.encoder_layer_{i}.mlp.{j}" for i in range(12) for j in (0, 3)} <= native

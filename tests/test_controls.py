@@ -77,9 +77,10 @@ def test_what_can_t_be_copied_is_refused_when_the_string_is_read(text, named):
 
 
 def test_a_layer_s_own_sparsity_belongs_to_the_original():
-    with pytest.raises(UsageError, match="scope=global/first=dense"):
-        copied("like:criterion=l1:first=dense")
-    assert copied("like:scope=global/first=dense") == ("l1", "global:first=dense")
+    for text in ("like:scope=global/first=dense", "like:first=dense"):
+        assert copied(text) == ("l1", "global:first=dense")
+    with pytest.raises(UsageError, match="'first' twice"):
+        copied("like:scope=global/first=dense:first=dense")
 
 
 def test_a_plugin_that_is_gone_is_still_named():

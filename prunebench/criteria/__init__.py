@@ -104,32 +104,29 @@ def score(
     """
     import torch
 
-    from prunebench.attention import unpacked
-
     plugin, spec = _declared(text)
     function = plugin.bind(spec)
     scores = {}
-    with unpacked(model, modules):
-        for layer in gathering.gather(model, modules, plugin.declared["needs"], data, loss, plugin.name, watched):
-            name = layer.name
-            if gathered is not None:
-                gathered[name] = layer
-            before = layer.weight.clone()
-            try:
-                result = function(layer)
-            except PrunebenchError:
-                raise
-            except Exception as error:
-                raise PluginError(f"criterion {plugin.name!r} raised on {name}: {reason(error)}") from error
-            finally:
-                changed = not torch.equal(modules[name].weight.detach(), before)
-                if changed:
-                    with torch.no_grad():
-                        modules[name].weight.copy_(before)
-            _check(plugin.name, name, result, before)
+    for layer in gathering.gather(model, modules, plugin.declared["needs"], data, loss, plugin.name, watched):
+        name = layer.name
+        if gathered is not None:
+            gathered[name] = layer
+        before = layer.weight.clone()
+        try:
+            result = function(layer)
+        except PrunebenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"criterion {plugin.name!r} raised on {name}: {reason(error)}") from error
+        finally:
+            changed = not torch.equal(modules[name].weight.detach(), before)
             if changed:
-                raise PluginError(f"criterion {plugin.name!r} changed the weight of {name}; a criterion only scores")
-            scores[name] = result.detach()
+                with torch.no_grad():
+                    modules[name].weight.copy_(before)
+        _check(plugin.name, name, result, before)
+        if changed:
+            raise PluginError(f"criterion {plugin.name!r} changed the weight of {name}; a criterion only scores")
+        scores[name] = result.detach()
     return scores
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunebench.attention import unpacked
 from prunebench.criteria.gathering import (
     activations,
     gradients,
@@ -155,7 +156,7 @@ def gather(
     for names in _groups(modules, [need for _, need, _ in parsed]):
         gathered: dict[str, dict[str, Any]] = {name: {} for name in names}
         for _, need, function in parsed:
-            with evaluating(model):
+            with evaluating(model), unpacked(model, modules):
                 values = function(run, names)
             for name in names:
                 gathered[name][need.attribute] = values[name]

@@ -28,7 +28,8 @@ def watch(run: Run, names: Sequence[str], see: Callable[[str, Any, Tensor, Tenso
         see(name, module, (args[0] if args else kwargs["input"]).detach(), out.detach())
 
     try:
-        for module in run.model.modules():
+        # An attention's projections are no children of the model.
+        for module in {id(m): m for m in (*run.model.modules(), *run.modules.values())}.values():
             if isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)) and id(module.weight) in name_of:
                 handles.append(module.register_forward_hook(hook, with_kwargs=True))
         with torch.no_grad():

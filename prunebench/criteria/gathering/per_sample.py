@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunebench.criteria.gathering.run import Run, evaluating, precise
 
@@ -45,7 +46,13 @@ def _together(run: Run, weights: dict[str, Tensor]) -> _Gradients:
         return run.loss(functional_call(run.model, weights, (x[None],)), y[None])
 
     each = vmap(grad(value), in_dims=(None, 0, 0), randomness="different")
-    return lambda x, y: each(weights, x, y)
+
+    def together(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        # The fused attention kernels would be looped over the samples.
+        with sdpa_kernel(SDPBackend.MATH):
+            return each(weights, x, y)
+
+    return together
 
 
 def _one_by_one(run: Run, names: Sequence[str]) -> _Gradients:

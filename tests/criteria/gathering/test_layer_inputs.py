@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from prunebench.criteria import gathering
@@ -115,8 +116,18 @@ def test_a_sample_without_its_batch_dimension():
 
 @pytest.mark.parametrize("need", ["input_norms", "input_gram", "activations"])
 def test_a_layer_that_is_never_called_is_named_with_a_remedy(need):
-    model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)  # its out_proj is read, not called
-    with pytest.raises(UsageError, match=r"self_attn\.out_proj\.weight.*exclude=") as error:
+    class Reading(nn.Module):
+        """Its second layer is read, not called."""
+
+        def __init__(self):
+            super().__init__()
+            self.called, self.read = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            return F.linear(self.called(x), self.read.weight)
+
+    model = Reading()
+    with pytest.raises(UsageError, match=r"read\.weight.*exclude=") as error:
         gathered(model, [(torch.randn(2, 3, 8), None)], need)
     assert "\n" not in str(error.value)
     assert not any(m._forward_hooks for m in model.modules())
