@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_GROUPS = 8  # of blocks by how many weights they keep
+
 
 def inverse_diagonal(gradients: Tensor, damping: float) -> Tensor:
     """diag F⁻¹ of every block: (blocks, N, size) -> (blocks, size) float64, positive; damping λ > 0."""
@@ -28,16 +30,30 @@ def compensated(gradients: Tensor, weights: Tensor, keep: Tensor, damping: float
 
     For kept K and removed Q: w_K + F_KK⁻¹F_KQ w_Q, which for a single q is w − w_q F⁻¹e_q/[F⁻¹]_qq.
     """
-    g, w = gradients.double(), weights.double()
-    removed = (g @ w.masked_fill(keep, 0.0)[..., None]) / g.shape[1]  # G_Q w_Q / N
-    # A removed weight without gradients is tied to none: the full system then solves that of the kept ones alone.
-    g = g * keep[:, None]
+    gradients, w = gradients.contiguous(), weights.double()
+    found = w.masked_fill(~keep, 0.0)
+    counts = keep.sum(1)
+    first = keep.to(torch.int8).argsort(dim=1, descending=True, stable=True)
+    # Blocks that keep alike many go together, with room for the largest of them: at 90 % a tenth of the work.
+    for part in counts.argsort().tensor_split(_GROUPS):
+        if not len(part) or int(counts[part[-1]]) == 0:
+            continue
+        index = first[part, : int(counts[part[-1]])]
+        g, kept = gradients[part], keep[part]
+        removed = g.double() @ w[part].masked_fill(kept, 0.0)[..., None]  # G_Q w_Q
+        # Zero columns fill up what a block lacks: a weight without gradients is tied to none.
+        columns = g.gather(2, index[:, None].expand(-1, g.shape[1], -1)) * kept.gather(1, index)[:, None]
+        change = _regressed(columns.double(), removed, damping)
+        found[part] = found[part].scatter_add(1, index, change)
+    return found
+
+
+def _regressed(g: Tensor, target: Tensor, damping: float) -> Tensor:
+    """(λI + GᵀG/N)⁻¹Gᵀt/N for (blocks, N, size) and (blocks, N, 1): (blocks, size)."""
     count, size = g.shape[1:]
     if count < size:
-        change = g.mT @ torch.cholesky_solve(removed, _factor(g @ g.mT / count, damping))
-    else:
-        change = torch.cholesky_solve(g.mT @ removed, _factor(g.mT @ g / count, damping))
-    return (w + change[..., 0]).masked_fill(~keep, 0.0)
+        return (g.mT @ torch.cholesky_solve(target, _factor(g @ g.mT, count * damping)))[..., 0]
+    return torch.cholesky_solve(g.mT @ target / count, _factor(g.mT @ g / count, damping))[..., 0]
 
 
 def _factor(matrix: Tensor, damping: float) -> Tensor:
