@@ -13,6 +13,7 @@ from prunebench.registry import backend, criterion, dataset, granularity, model,
 if TYPE_CHECKING:
     from prunebench import kernels, schedules
     from prunebench.backends import compile
+    from prunebench.compaction import compact
     from prunebench.formats import load, save
     from prunebench.pruner import Pruner, prune
 
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "prune": ("prunebench.pruner", "prune"),
     "Pruner": ("prunebench.pruner", "Pruner"),
+    "compact": ("prunebench.compaction", "compact"),
     "compile": ("prunebench.backends", "compile"),
     "save": ("prunebench.formats", "save"),
     "load": ("prunebench.formats", "load"),
@@ -31,6 +33,7 @@ _LAZY = {
 __all__ = [
     "Pruner",
     "backend",
+    "compact",
     "compile",
     "criterion",
     "dataset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from prunebench import pipeline, stages
@@ -56,6 +57,7 @@ def pruned(cell: Cell, lab: Lab) -> Artifact:
             epochs=recipe.fine_tune_epochs,
             learning_rate=recipe.fine_tune_learning_rate,
             seed=derive_seed(cell.seed, "fine-tune"),
+            recipe=replace(recipe, warmup_epochs=0.0),  # warming up is for weights that know nothing yet
             before_step=before_step,
             after_step=pruner.enforce,
             teacher=stages.teacher_of(cell, lab),

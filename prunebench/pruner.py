@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunebench import controls, criteria, schedules, scopes
 from prunebench.cell import check_sparsity
+from prunebench.criteria import updates
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored, reachable, unit_sets
 from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
@@ -212,7 +213,7 @@ class Pruner:
         self.masks = {name: masks[name].bool() for name in self._modules}
         self._factors = None
         self._share = self._share if share is None else share
-        self.enforce()
+        apply(self.model, self.masks)
 
     def _prune_to(self, target: _Target) -> None:
         """To target(final sparsity), layers sharing it as the scope, the original or the given proportions say."""
@@ -252,8 +253,16 @@ class Pruner:
 
     def _prune(self, ranking: _Ranking, now: _Target, target: _Target, wanted: Proportions | None) -> None:
         """Prune each layer to now(its final sparsity), on the way to its target."""
+        # What was gathered to score is needed again to update: gathering twice would take twice the time.
+        layers: dict[str, criteria.Layer] | None = {} if updates.moves(ranking.criterion) else None
         scores = criteria.score(
-            ranking.criterion, self.model, self._modules, data=self._data, loss=self._loss, watched=ranking.watching
+            ranking.criterion,
+            self.model,
+            self._modules,
+            data=self._data,
+            loss=self._loss,
+            watched=ranking.watching,
+            gathered=layers,
         )
         keep: Mapping[str, Tensor] | None = self.masks or None
         sets = unit_sets(
@@ -266,11 +275,16 @@ class Pruner:
             whole = target(self.sparsity) if wanted.exact else self.sparsity
             counts = wanted.counts(sets, now(self.sparsity) / whole if whole else 1.0, len(self.prunings))
         chosen = select(sets, counts)
-        self._factors = None
-        self.masks = {
+        masks = {
             name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
             for name in self._modules
         }
+        # Every layer's update is made and checked before the first is written.
+        moved = updates.moved(ranking.criterion, layers, masks) if layers else {}
+        self._factors, self.masks = None, masks
+        with torch.no_grad():
+            for name, weight in moved.items():
+                self._modules[name].weight.copy_(weight)
 
     def _given(self, given: Given | None, sparsity: float | None, overrides: Any) -> Proportions | None:
         if given is None:

@@ -30,7 +30,7 @@ class Recipe:
     prune_rounds: int = 5  # prune/fine-tune alternations of every schedule but one_shot
     prune_until: float = 0.5  # they are spread over this share of the fine-tuning; the rest recovers
     nesterov: bool = False  # Nesterov momentum, SGD only
-    warmup_epochs: float = 0.0  # of training from the start: the rate grows linearly over them, times the decay
+    warmup_epochs: float = 0.0  # of the dense schedule: the rate grows linearly over them, times the decay
     label_smoothing: float = 0.0  # share of each target spread evenly over the classes
     precision: str = "float32"  # float32, or bf16 or fp16: autocast, on a GPU only
     deterministic: bool = False  # only algorithms that repeat bit for bit on a GPU, slower there

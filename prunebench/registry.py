@@ -82,18 +82,22 @@ def criterion(
     rounds: int = 1,
     reduce: str | Callable[..., Any] = "sum",
     compare: str = "layer",
+    update: Callable[..., Any] | None = None,
     check: Check = None,
 ) -> Callable[[Any], Any]:
     """Register `f(layer, **params) -> scores` (the weight's shape, higher = keep) as a pruning criterion.
 
     needs: what must be gathered on the layer ("gradients", "input_norms", …: the names in criteria.NEEDS); rounds: how
     often it rescores on the way; reduce: how a filter's score follows from its weights' ("sum", "mean", "max" or a
-    function of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; check: see below.
+    function of a (filters, weights) tensor); compare: "layer", or "row" to rank within an output row; update:
+    `u(layer, keep, **params) -> weight`, called once the masks are chosen, moves the kept weights to make up for the
+    removed ones, unless the criterion has a parameter `update` and it is false; check: see below.
 
     Every decorator here takes check=f: f(**params) gets all parameters that have a default, and raises ValueError
     with a remedy ("give p > 0") for values that can't be; it is asked as soon as a string such as "lp:p=-1" is read.
     """
-    return _register("criteria", name, check, needs=tuple(needs), rounds=rounds, reduce=reduce, compare=compare)
+    declared: dict[str, Any] = {"needs": tuple(needs), "rounds": rounds, "reduce": reduce, "compare": compare}
+    return _register("criteria", name, check, **declared, **({} if update is None else {"update": update}))
 
 
 def scope(name: str, *, check: Check = None) -> Callable[[Any], Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import pipeline, schedules, stages
 from prunebench.cell import Cell, derive_seed, digest
+from prunebench.masks import apply
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,7 @@ def rewound(cell: Cell, lab: Lab) -> Artifact:
                     pruner.prune_to((k + 1) / rounds)
                 if early is not None:
                     making.model.load_state_dict(early)
-                    pruner.enforce()
+                    apply(making.model, pruner.masks)
             meta = making.fitted(
                 k,
                 epochs=recipe.epochs,

@@ -69,11 +69,14 @@ class Making:
         self.collapses |= set(u.values["collapses"])
 
     def fitted(self, round_: int = 0, **options: Any) -> dict[str, Any]:
-        """Run `fit` with the options given, in a round; returns metadata. A diverged training is a status."""
+        """Run `fit` with the options given, in a round; returns metadata. A diverged training is a status.
+
+        recipe: another than the cell's.
+        """
         from prunebench.machine import threads
         from prunebench.training import Diverged, fit, useful_threads
 
-        recipe, tell = self.cell.recipe, self.lab.tell
+        recipe, tell = options.pop("recipe", self.cell.recipe), self.lab.tell
 
         def progress(step: int, steps: int) -> None:
             if tell:

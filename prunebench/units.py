@@ -89,12 +89,16 @@ def _best(scores: Tensor) -> int:
 
 
 def select(sets: Sequence[UnitSet], counts: Sequence[int]) -> dict[str, Tensor]:
-    """The masks after each set loses its count of lowest units; something of each set stays."""
+    """The masks after each set loses its count of lowest units; something of each set stays.
+
+    A layer may be in several sets, each with its own part of the weights.
+    """
     masks: dict[str, Tensor] = {}
     for unit_set, count in zip(sets, counts, strict=True):
         count = min(count, unit_set.most)
         gone = lowest(unit_set.scores, count) if unit_set.rows == 1 else lowest_by_row(unit_set, count)
-        masks.update(unit_set.expand(~gone))
+        for name, mask in unit_set.expand(~gone).items():
+            masks[name] = masks[name] & mask if name in masks else mask
     return masks
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 import prunebench as pb
 from prunebench import backends, criteria, datasets, models, registry, schedules
+from prunebench.criteria import updates
 from prunebench.errors import DatasetMissing
 from prunebench.granularities import Scored, only_sparsity, unit_sets
 from prunebench.granularities.ties import tied_filters
@@ -128,6 +129,20 @@ class TestCriteria:
         total = sum(m.numel() for m in masks.values())
         assert sum(int((~m).sum()) for m in masks.values()) == pruned_count(total, sparsity)
         assert all(m.any() for m in masks.values())
+
+    def test_kept_weights_stay_what_they_were_unless_an_update_is_declared(self, name):
+        model, before = net(), net()
+        masks = pb.prune(model, 0.6, name, data=data())
+        for layer, mask in masks.items():
+            weight = model.get_parameter(layer).detach()
+            assert torch.isfinite(weight).all()
+            assert not weight[~mask].any()
+            assert updates.moves(name) or torch.equal(weight, before.get_parameter(layer) * mask)
+        if "update" in registry.defaults(registry.get("criteria", name)[0]):
+            model = net()
+            for layer, mask in pb.prune(model, 0.6, f"{name}:update=false", data=data()).items():
+                assert torch.equal(model.get_parameter(layer), before.get_parameter(layer) * mask)
+                assert torch.equal(mask, masks[layer])
 
     def test_a_filter_s_score_is_one_finite_number(self, name):
         model = net()
@@ -357,6 +372,10 @@ def assert_whole(name, model, masks):
                 assert (mask.movedim(1, -1).unflatten(-1, (-1, 4)).sum(-1) == 2).all()
             else:
                 assert mask.all(), layer
+    if name == "channel":
+        for mask in masks.values():
+            columns = mask.transpose(0, 1).flatten(1)
+            assert torch.equal(columns, columns[:, :1].expand_as(columns))
     if name == "block":
         for mask in masks.values():
             for four in mask.split(4):

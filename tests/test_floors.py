@@ -43,7 +43,7 @@ FLOORS = [
         "kernels",
         "backends",
     },
-    {"pruner", "training", "training_state", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "compaction", "training", "training_state", "regrow", "timing", "reference", "roofs"},
     {
         "store",
         "pipeline",

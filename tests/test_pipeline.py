@@ -112,6 +112,35 @@ def test_every_schedule_has_the_same_budget_and_the_same_order_of_data(lab, monk
     assert calls[0] == calls[1] == calls[2]
 
 
+def test_fine_tuning_has_no_warm_up(lab, monkeypatch):
+    seen, fit = [], training.fit
+
+    def spy(model, data, recipe, **options):
+        seen.append((recipe.warmup_epochs, options["learning_rate"]))
+        return fit(model, data, recipe, **options)
+
+    monkeypatch.setattr(training, "fit", spy)
+    artifact(pruned(0.5, recipe=replace(RECIPE, warmup_epochs=1.0, fine_tune_learning_rate=2e-3)), lab)
+    assert seen == [(1.0, 1e-3), (0.0, 2e-3)]
+
+
+def test_distillation_asks_the_dense_parent(lab, monkeypatch):
+    seen, fit = [], training.fit
+
+    def spy(model, data, recipe, **options):
+        seen.append(options["teacher"])
+        return fit(model, data, recipe, **options)
+
+    cell = pruned(0.5, recipe=replace(RECIPE, distill_weight=0.5))
+    plain, dense = artifact(pruned(0.5), lab), artifact(CONTROL, lab)
+    monkeypatch.setattr(training, "fit", spy)
+    made = artifact(cell, lab)
+    assert made.meta["spec"]["parent"] == plain.meta["spec"]["parent"]
+    assert all(torch.equal(t, dense.state[n]) for n, t in seen[0].state_dict().items())
+    assert made.meta["digest"] != plain.meta["digest"]
+    assert made.meta["kept"] == plain.meta["kept"] == PRUNABLE - pruned_count(PRUNABLE, 0.5)
+
+
 def test_gradual_schedules_prune_at_even_distances(lab, monkeypatch):
     seen = []
 

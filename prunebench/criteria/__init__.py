@@ -93,10 +93,12 @@ def score(
     data: Iterable[tuple[Any, Any]] | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     watched: Any = None,
+    gathered: dict[str, Layer] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Scores by parameter name, each of its weight's shape; the model is left as it was.
 
-    watched: the criterion's `observer`, where a training had one.
+    watched: the criterion's `observer`, where a training had one. gathered: filled with the layers as the criterion
+    saw them, for who needs them again.
     Raises UsageError where the criterion needs data and none came, PluginError naming plugin and layer where it
     raises, returns a wrong shape or NaN, or changes a weight.
     """
@@ -107,6 +109,8 @@ def score(
     scores = {}
     for layer in gathering.gather(model, modules, plugin.declared["needs"], data, loss, plugin.name, watched):
         name = layer.name
+        if gathered is not None:
+            gathered[name] = layer
         before = layer.weight.clone()
         try:
             result = function(layer)

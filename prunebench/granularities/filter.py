@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def filter_(scored: Scored) -> list[UnitSet]:
     """One set per group of tied layers, one unit per output channel; its score is the layers' sum.
 
-    The classifier's outputs, and whatever is tied to them, are never removed. Raises UsageError where no filter
-    can be.
+    The classifier's outputs, and whatever is tied to them, are never removed: the sparsity asked for is that of the
+    weights that can go, and the whole model's is a little lower. Raises UsageError where no filter can be.
     """
     from prunebench.granularities.ties import tied_filters  # here: a grid is checked and collected without torch
 

@@ -31,7 +31,7 @@ _ELEMENTWISE = {
     torch.maximum,
     torch.minimum,
 }
-_CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
+CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate}
 _PRODUCTS = {"scaled_dot_product_attention", "matmul", "bmm", "baddbmm", "einsum"}
 # By name, because torch and torch.nn.functional hold several functions for each.
 _KEEPING_CHANNELS = (
@@ -92,7 +92,7 @@ def tied_filters(model: nn.Module, modules: Mapping[str, Any]) -> list[tuple[str
         graph = fx.Tracer().trace(model)
     except Exception:  # any of user code's own errors on a proxy: the model can't be traced
         return [(name,) for name in list(modules)[:-1]]
-    flow = _Flow(model, names)
+    flow = Flow(model, names)
     attends = _attends(model, graph)
     for node in graph.nodes:
         flow.visit(node)
@@ -107,7 +107,9 @@ def _attends(model: nn.Module, graph: fx.Graph) -> bool:
     return bool(names & _PRODUCTS) or any(isinstance(m, nn.MultiheadAttention) for m in model.modules())
 
 
-class _Flow:
+class Flow:
+    """Follows filters through a traced model: `channels` of each node, `fixed` those that stay."""
+
     def __init__(self, model: nn.Module, names: Mapping[int, str]) -> None:
         self.model, self.names = model, names
         self.ids = _Union()
@@ -171,7 +173,7 @@ class _Flow:
                     for a, b in zip(known[0], other, strict=True):
                         self.ids.unite(a, b)
             return known[0] if known and len(known) == len(inputs) else None
-        if target in _CONCATENATIONS:
+        if target in CONCATENATIONS:
             dim = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
             if dim == 1 and all(c is not None for c in inputs):
                 return tuple(i for channels in inputs for i in channels or ())

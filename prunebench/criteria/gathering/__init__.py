@@ -24,6 +24,7 @@ from prunebench.criteria.gathering import (
     movement,
     norm_scale,
     per_sample,
+    sample_gradients,
     synaptic_flow,
 )
 from prunebench.criteria.gathering.run import Run, cross_entropy, evaluating
@@ -55,6 +56,7 @@ NEEDS: dict[str, Need] = {
     "gradients": Need("grad", gradients.gather),
     "activations": Need("activations", activations.gather),
     "per_sample_gradients": Need("per_sample_gradients", per_sample.streams),
+    "sample_gradients": Need("sample_gradients", sample_gradients.gather),
     "squared_gradients": Need("squared_grad", per_sample.squares),
     "hessian_diag": Need("hessian_diag", per_sample.squares),
     "hessian_product": Need("hessian_product", hessian_product.gather),
@@ -71,7 +73,8 @@ class Layer:
     """What a criterion sees of one layer: name, module, weight (detached) and whatever it declared to need.
 
     grad, squared_grad, hessian_diag, hessian_product, input_norms, synaptic_flow, movement: of the weight's shape;
-    activations (samples, …); per_sample_gradients: an iterable of (n, *weight) blocks; input_gram (groups, K, K);
+    activations (samples, …); per_sample_gradients: an iterable of (n, *weight) blocks;
+    sample_gradients: a SampleGradients, all samples of some weights at a time; input_gram (groups, K, K);
     norm_scale (outputs,) or None. What each holds stands in its file.
     """
 

@@ -48,6 +48,8 @@ def gathered(model, needs, data, **more):
 
 def value(layer, need):
     found = getattr(layer, gathering.NEEDS[need].attribute)
+    if need == "sample_gradients":
+        return torch.cat([gradients for _, gradients in found.blocks(7)], 1)
     return torch.cat(list(found)) if need == "per_sample_gradients" else found
 
 

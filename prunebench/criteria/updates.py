@@ -1,0 +1,89 @@
+"""Weight updates: what a criterion's `update` makes of the kept weights once the masks are chosen, checked.
+
+An update plugin is `u(layer, keep, **params) -> weight`: keep is the layer's mask, the parameters are the criterion's
+own that it accepts, and the weight is zero wherever keep is False. It is declared beside the criterion, which scores
+and changes nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from prunebench.errors import PluginError, PrunebenchError, reason
+from prunebench.registry import defaults, get
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunebench.criteria import Layer
+
+
+def moves(text: str) -> bool:
+    """True where the criterion moves kept weights: it declares an update, and its parameter `update` isn't false."""
+    return _update(text) is not None
+
+
+def moved(text: str, layers: Mapping[str, Layer], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """{parameter name: new weight} of the layers that lose something; nothing is written to the model.
+
+    Raises PluginError naming plugin and layer where the update raises, changes a weight in place, or returns anything
+    but finite values of the weight's shape that are zero outside the mask.
+    """
+    import torch
+
+    function = _update(text)
+    if function is None:
+        return {}
+    plugin = get("criteria", text)[0].name
+    found = {}
+    for name, layer in layers.items():
+        keep = masks[name]
+        if bool(keep.all()):
+            continue
+        before = layer.weight.clone()
+        try:
+            result = function(layer, keep)
+        except PrunebenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"criterion {plugin!r}: its update raised on {name}: {reason(error)}") from error
+        finally:
+            changed = not torch.equal(layer.weight, before)
+            if changed:
+                layer.weight.copy_(before)
+        if changed:
+            raise PluginError(f"criterion {plugin!r}: its update changed the weight of {name}; return a new one")
+        found[name] = _checked(plugin, name, result, keep, before.dtype)
+    return found
+
+
+def _update(text: str) -> Callable[..., Any] | None:
+    plugin, spec = get("criteria", text)
+    function = plugin.declared.get("update")
+    if function is None:
+        return None
+    given = {**defaults(plugin), **dict(spec.params)}
+    if not given.get("update", True):
+        return None
+    accepted = inspect.signature(function).parameters
+    return partial(function, **{k: v for k, v in given.items() if k in accepted})
+
+
+def _checked(plugin: str, layer: str, result: Any, keep: Tensor, dtype: Any) -> Tensor:
+    import torch
+
+    where = f"criterion {plugin!r}: its update returned"
+    if not isinstance(result, torch.Tensor):
+        raise PluginError(f"{where} {type(result).__name__} for {layer}; expected a tensor")
+    if result.shape != keep.shape:
+        raise PluginError(
+            f"{where} shape {tuple(result.shape)} for {layer}; expected the weight's shape {tuple(keep.shape)}"
+        )
+    if result.is_complex() or not torch.isfinite(result.to(dtype)).all():
+        raise PluginError(f"{where} NaN or infinite weights for {layer}")
+    if result[~keep].any():
+        raise PluginError(f"{where} weights other than zero where {layer} was pruned")
+    return result.detach().to(dtype)
