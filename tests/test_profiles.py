@@ -110,6 +110,8 @@ def test_an_unknown_profile_lists_the_known():
         ("lenet5", "digits", "lenet_digits"),
         ("lenet300", "digits:size=16", "lenet_digits"),
         ("resnet20", "digits", "resnet_digits"),
+        ("vit_tiny_cifar", "digits", "vit_digits"),
+        ("vit_b_16", "cifar10", "vit"),
         ("lenet5", "mnist", "lenet"),
         ("resnet20", "cifar10", "resnet_short"),
         ("vgg11", "imagefolder:photos", "resnet_short"),
