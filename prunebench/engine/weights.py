@@ -114,7 +114,12 @@ class Weights:
 
     @property
     def by_columns(self) -> bool:
-        """Whether one image is sooner done by columns; rates measured on one core, in cycles."""
+        """Whether one image is sooner done by columns; rates measured on one core, in cycles.
+
+        Not where the weights are settled by rows: what was compiled for batches keeps one pack for single images too.
+        """
+        if self._flat is None and self._packs:
+            return False
         if not 0.0 < self.idle < 1.0 or self.nnz > 4096 * self.rows:  # an all-zero example says nothing
             return False
         columns = (1.0 - self.idle) * (1.1 * self.nnz + 18 * self.chans) + 1.5 * self.chans

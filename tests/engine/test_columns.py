@@ -65,6 +65,15 @@ def test_a_batch_goes_by_rows_again():
     assert alone < engine.nbytes < 3 * alone
 
 
+def test_what_was_compiled_for_a_batch_keeps_one_pack():
+    model = net((784, 300), sparsity=0.9)
+    engine = compile_engine(model, mostly_zero(16, features=784), threads=1)
+    for n in (1, 16, 1):
+        assert error(engine, model, mostly_zero(n, features=784)) < 1e-5
+    assert tiles(engine)["0"] != "column"
+    assert engine.nbytes - 300 * 4 <= 8.5 * int((model[0].weight != 0).sum()), "6 and 2 for a second layout"
+
+
 def test_nan_and_infinity_reach_what_a_weight_connects():
     model = net((8, 6), sparsity=0.5, relu=False)
     engine = compile_engine(model, mostly_zero(features=8, share=0.6), threads=1)
