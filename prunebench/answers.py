@@ -49,6 +49,26 @@ _NAME = re.compile(r"[A-Za-z0-9_:=.]{1,80}")  # of a model, a layer, an arm: it 
 _NUMBERS = ("relative_error", "seconds", "speedup", "speedup_low", "speedup_high", "blocks", "compile_seconds")
 
 
+def measured(costs: Any, resident: int, result: Any, baseline: str) -> dict[str, Any]:
+    """The facts that a layer and a network share: Costs, resident bytes, and a timing.Comparison with its baseline."""
+    return {
+        "nonzeros": costs.nonzeros,
+        "prunable": costs.prunable,
+        "parameters": costs.parameters,
+        "macs": costs.macs,
+        "macs_dense": costs.macs_dense,
+        "resident_bytes": resident,
+        "latency_seconds": result.seconds,
+        "baseline_seconds": result.baseline_seconds,
+        "speedup": result.speedup,
+        "speedup_low": result.low,
+        "speedup_high": result.high,
+        "baseline": baseline,
+        "verdict": result.verdict,
+        "blocks": result.blocks,
+    }
+
+
 def answer(
     question: str, case: Any, status: str = "ok", *, seed: int = 0, reason: str | None = None, **values: Any
 ) -> dict[str, Any]:

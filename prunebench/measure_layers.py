@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prunebench import backends, machine, roofs
-from prunebench.answers import answer
+from prunebench.answers import answer, measured
 from prunebench.cell import derive_seed
 from prunebench.measure import BASELINES, Measured
 from prunebench.reference import Reference
@@ -50,20 +50,7 @@ class LayerBench:
             layer=case.layer.as_dict(),
             networks=list(case.networks),
             relative_error=error,
-            nonzeros=costs.nonzeros,
-            prunable=costs.prunable,
-            parameters=costs.parameters,
-            macs=costs.macs,
-            macs_dense=costs.macs_dense,
-            resident_bytes=int(engine.nbytes),
-            latency_seconds=result.seconds,
-            baseline_seconds=result.baseline_seconds,
-            speedup=result.speedup,
-            speedup_low=result.low,
-            speedup_high=result.high,
-            baseline=baseline,
-            verdict=result.verdict,
-            blocks=result.blocks,
+            **measured(costs, int(engine.nbytes), result, baseline),
             **_rates(costs, case.batch_size, result.seconds, self._roofs[case.threads]),
             **_chosen(engine.summary()),
         )

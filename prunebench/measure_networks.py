@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunebench import backends, machine
-from prunebench.answers import answer, arm
+from prunebench.answers import answer, arm, measured
 from prunebench.cell import derive_seed
 from prunebench.errors import BackendUnavailable
 from prunebench.measure import BASELINES, Measured
@@ -56,22 +56,9 @@ class NetworkBench:
             input_shape=list(shape),
             arms=arms,
             relative_error=arms[case.backend]["relative_error"],
-            nonzeros=costs.nonzeros,
-            prunable=costs.prunable,
-            parameters=costs.parameters,
-            macs=costs.macs,
-            macs_dense=costs.macs_dense,
             disk_bytes=len(formats.to_bytes(pruned.state_dict())),
             dense_disk_bytes=len(formats.to_bytes(dense.state_dict(), "dense")),
-            resident_bytes=int(engine.nbytes),
-            latency_seconds=result.seconds,
-            baseline_seconds=result.baseline_seconds,
-            speedup=result.speedup,
-            speedup_low=result.low,
-            speedup_high=result.high,
-            baseline=baseline,
-            verdict=result.verdict,
-            blocks=result.blocks,
+            **measured(costs, int(engine.nbytes), result, baseline),
         )
         return Measured(facts, partial(engine, x))
 

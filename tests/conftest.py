@@ -31,3 +31,13 @@ def registry_sandbox():
     yield registry
     registry._local.clear()
     registry._local.update(before)
+
+
+@pytest.fixture(scope="module")
+def one_core():
+    """Training takes all cores; a tiny net is faster on one."""
+    from prunebench import machine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "cores", lambda: 1)
+        yield

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,3 +43,17 @@ def pytest_grid(folder: Path, *arguments: str, **changes: str) -> subprocess.Com
 def prunebench(*arguments: str | Path, **changes: str) -> subprocess.CompletedProcess:
     """The `prunebench` command of this environment."""
     return command(BIN / "prunebench", *arguments, **changes)
+
+
+def killed_in_mid_run(command: list[str], folder: Path, lines: int) -> Path:
+    """Starts a run of benchmarks, kills it once its journal has so many lines, and returns the journal."""
+    run = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    have = 0
+    while have < lines and time.monotonic() < deadline and run.poll() is None:
+        time.sleep(0.05)
+        have = sum(len(f.read_text().splitlines()) for f in folder.rglob("*.partial.jsonl"))
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    (journal,) = folder.rglob("*.partial.jsonl")
+    return journal

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import prunebench as pb
-from prunebench import machine, pipeline, training
+from prunebench import pipeline, training
 from prunebench.cell import Cell, Recipe
 from prunebench.masks import masks_of, pruned_count, sparsity_of
 from prunebench.pipeline import Lab, artifact, dense_spec, key_of, model_of, pruned_spec, to_make
@@ -22,12 +22,7 @@ def pruned(sparsity=0.9, schedule="agp", **changes):
     return replace(base, **changes)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    """Training takes all cores; a tiny net is faster on one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "cores", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")

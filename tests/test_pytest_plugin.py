@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
-from running import BIN, ROOT, TINY, command, environment, grid_command, prunebench, pytest_grid
+from running import BIN, TINY, command, grid_command, killed_in_mid_run, prunebench, pytest_grid
 
 COLLECT = ("--collect-only", "-q")
 
@@ -226,21 +222,8 @@ def test_a_cheating_criterion_is_named(tmp_path):
 
 @pytest.mark.slow
 def test_a_killed_run_loses_at_most_the_case_in_progress(tmp_path):
-    run = subprocess.Popen(
-        grid_command(tmp_path, *TINY, "--seeds", "0,1,2,3", "--benchmark-save=killed"),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    lines: list[str] = []
-    while len(lines) < 4 and time.monotonic() < deadline and run.poll() is None:
-        time.sleep(0.05)
-        lines = [line for f in tmp_path.rglob("*.partial.jsonl") for line in f.read_text().splitlines()]
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-    (journal,) = tmp_path.rglob("*.partial.jsonl")
+    command = grid_command(tmp_path, *TINY, "--seeds", "0,1,2,3", "--benchmark-save=killed")
+    journal = killed_in_mid_run(command, tmp_path, 4)
     measured = len(journal.read_text().splitlines()) - 1
     assert measured >= 3
     tables = prunebench("tables", "killed", "--results", tmp_path / "results")

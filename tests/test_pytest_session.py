@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
 import sys
-import time
 
 import pytest
-from running import ROOT, command, environment, prunebench
+from running import ROOT, command, killed_in_mid_run, prunebench
 
 from prunebench import engine
 
@@ -143,21 +139,8 @@ def test_its_tables_come_from_the_saved_run(finished):
 
 @pytest.mark.slow
 def test_a_killed_run_loses_at_most_the_case_in_progress(tmp_path, native):
-    run = subprocess.Popen(
-        arguments(tmp_path, LAYERS, "--models", "lenet300,lenet5,resnet20", "--benchmark-save=killed"),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    lines: list[str] = []
-    while len(lines) < 3 and time.monotonic() < deadline and run.poll() is None:
-        time.sleep(0.05)
-        lines = [line for f in tmp_path.rglob("*.partial.jsonl") for line in f.read_text().splitlines()]
-    os.kill(run.pid, signal.SIGKILL)
-    run.wait()
-    (journal,) = tmp_path.rglob("*.partial.jsonl")
+    command = arguments(tmp_path, LAYERS, "--models", "lenet300,lenet5,resnet20", "--benchmark-save=killed")
+    journal = killed_in_mid_run(command, tmp_path, 3)
     assert len(journal.read_text().splitlines()) >= 3
     tables = prunebench("tables", "killed", "--results", tmp_path / "results")
     assert tables.returncode == 0, tables.stderr

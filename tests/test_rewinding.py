@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import prunebench as pb
-from prunebench import machine, pipeline, training
+from prunebench import pipeline, training
 from prunebench.cell import Cell, Recipe, derive_seed
 from prunebench.masks import masks_of, pruned_count, sparsity_of
 from prunebench.pipeline import Lab, artifact, epochs_of, fresh, key_of, model_of
@@ -21,11 +21,7 @@ CELL = Cell("digits:size=8", "lenet300", "l1", "weight", "global", "linear", 0.8
 PRUNABLE = 64 * 300 + 300 * 100 + 100 * 10
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "cores", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from prunebench import machine, training
+from prunebench import training
 from prunebench.cell import Cell, Recipe
 from prunebench.masks import pruned_count
 from prunebench.pipeline import Lab, artifact, epochs_of, key_of, model_of
@@ -17,11 +17,7 @@ CELL = Cell("digits:size=8", "lenet300", "random", "weight", "layerwise", "one_s
 SIZES = {"fc1.weight": 64 * 300, "fc2.weight": 300 * 100, "fc3.weight": 100 * 10}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "cores", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")

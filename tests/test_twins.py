@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from prunebench import machine
 from prunebench.cell import Cell, Recipe
 from prunebench.controls import original, twins
 from prunebench.masks import masks_of
@@ -23,11 +22,7 @@ def pruned(**changes):
     return replace(CONTROL, **{**base, **changes})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "cores", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")

@@ -45,11 +45,7 @@ artifact(cell, lab)
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_core():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "cores", lambda: 1)
-        yield
+pytestmark = pytest.mark.usefixtures("one_core")
 
 
 @pytest.fixture(scope="module")
