@@ -63,6 +63,19 @@ def test_ids_read_as_a_sentence_and_the_control_is_there_once(tmp_path):
     assert all(re.fullmatch(r"[\w-]+", i) for i in ids)
 
 
+def test_controls_are_cases_of_their_own_that_k_and_markers_choose(tmp_path):
+    small = (*COLLECT, "--profile", "smoke", "--criteria", "l1,l2", "--backends", "dense", "--controls")
+    done = pytest_grid(tmp_path, *small)
+    like = "weight-like_criterion{}_scopeglobal-one_shot-s900-seed0-dense-b64"
+    twins = [("random", "l1"), ("random", "l2"), ("l1", "l2")]
+    ids = re.findall(r"\[(.*)\]", done.stdout)
+    assert [name for name in ids if "like" in name] == [f"lenet300-digits-{a}-{like.format(b)}" for a, b in twins]
+    assert len(ids) == 1 + 2 + 3
+    mark = "cell(criterion='random', scope='like:criterion=l2:scope=global')"
+    assert re.findall(r"\[(.*)\]", pytest_grid(tmp_path, *small, "-m", mark).stdout) == [ids[4]]
+    assert re.findall(r"\[(.*)\]", pytest_grid(tmp_path, *small, "-k", ids[4]).stdout) == [ids[4]]
+
+
 def test_every_id_can_be_chosen_by_k_and_by_marker(tmp_path):
     name = "lenet300-digits-l1-weight-global-one_shot-s900-seed0-csr-b64"
     by_name = pytest_grid(tmp_path, *COLLECT, "--profile", "smoke", "-k", name)

@@ -64,3 +64,20 @@ def test_a_softmax_at_the_end_of_a_cnn_changes_nothing():
     plain, ends = nn.Sequential(*body), nn.Sequential(*body, nn.Softmax(1))
     expected = tied_filters(plain, prunable_modules(plain))
     assert tied_filters(ends, prunable_modules(ends)) == expected == [("0.weight",), ("2.weight",)]
+
+
+@pytest.mark.parametrize(
+    ("make", "free"),
+    [
+        (lambda: models.build("vit_tiny_cifar:depth=2", (3, 32, 32), 10), {"blocks.0.fc2", "blocks.1.fc2"}),
+        (vision_transformer, {f"encoder.layers.encoder_layer_{i}.mlp.3" for i in range(2)}),
+    ],
+    ids=["vit_tiny_cifar", "torchvision"],
+)
+def test_only_hidden_units_lose_their_readers_and_compact_takes_them_out(make, free):
+    model, x = make().eval(), torch.randn(2, 3, 32, 32)
+    masks = pb.prune(model, 0.5, granularity="channel")
+    assert {name.removesuffix(".weight") for name, mask in masks.items() if not mask.all()} == free
+    smaller = pb.compact(model, x)
+    torch.testing.assert_close(smaller(x), model(x), rtol=1e-4, atol=1e-5)
+    assert sum(p.numel() for p in smaller.parameters()) < 0.9 * sum(p.numel() for p in model.parameters())
