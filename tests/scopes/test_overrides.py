@@ -12,7 +12,7 @@ from prunebench.errors import UsageError
 from prunebench.masks import LayerCollapseWarning
 from prunebench.scopes import own_sparsities
 
-SCOPES = [name for name in registry.names("scopes") if name != "like"]  # whose ends are the copied scope's own
+SCOPES = registry.names("scopes")
 
 
 def net():
