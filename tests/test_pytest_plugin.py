@@ -26,9 +26,20 @@ def saved(folder, name):
     return json.loads(file.read_text())
 
 
-def test_collection_imports_no_torch():
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "",
+        "--controls --criteria=lp:p=3,taylor:group=true,woodfisher:block=20,obc:damping=0.1,synflow,wanda,bn_scale,fpgm",
+        "--scopes=lamp:power=1,erk:first=dense,like:criterion=snip --granularities=channel,filter,block:rows=2 "
+        "--schedules=geometric:sparsity=0.8,polynomial:power=2,cosine --recipe=default:rewind=weights",
+    ],
+    ids=["profile", "criteria", "others"],
+)
+def test_collection_imports_no_torch(grid):
+    options = ["benchmarks", "--collect-only", "-q", "-p", "no:cacheprovider", *grid.split()]
     code = (
-        "import sys, pytest; code = pytest.main(['benchmarks', '--collect-only', '-q', '-p', 'no:cacheprovider']); "
+        f"import sys, pytest; code = pytest.main({options}); "
         "assert code == 0; assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
     done = command(sys.executable, "-c", code)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from prunebench.criteria import gathering
-from prunebench.criteria.gathering import NEEDS, Layer
 from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
 from prunebench.registry import Plugin, get
 from prunebench.spec import Spec
@@ -19,6 +17,8 @@ from prunebench.spec import Spec
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from prunebench.criteria.gathering import NEEDS, Layer
 
 __all__ = ["NEEDS", "Layer", "compare", "missing", "observer", "reducer", "rounds", "score"]
 
@@ -31,7 +31,18 @@ _REDUCTIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def __getattr__(name: str) -> Any:
+    # Late, and so in every function here: gathering imports torch, and a criterion's parameters are checked without it.
+    if name not in ("NEEDS", "Layer"):
+        raise AttributeError(f"module 'prunebench.criteria' has no attribute {name!r}")
+    from prunebench.criteria import gathering
+
+    return getattr(gathering, name)
+
+
 def _declared(text: str) -> tuple[Plugin, Spec]:
+    from prunebench.criteria import gathering
+
     plugin, spec = get("criteria", text)
     for need in plugin.declared["needs"]:
         try:
@@ -48,11 +59,15 @@ def _declared(text: str) -> tuple[Plugin, Spec]:
 
 def missing(text: str, model: nn.Module, data: Any) -> str | None:
     """What the criterion wants `data` for where it isn't there, else None."""
+    from prunebench.criteria import gathering
+
     return gathering.missing(_declared(text)[0].declared["needs"], model, data)
 
 
 def observer(text: str, modules: Mapping[str, Any]) -> Any:
     """What must watch a training for the criterion, with observe() and renew(), or None."""
+    from prunebench.criteria import gathering
+
     return gathering.observer(_declared(text)[0].declared["needs"], modules)
 
 
@@ -103,6 +118,8 @@ def score(
     raises, returns a wrong shape or NaN, or changes a weight.
     """
     import torch
+
+    from prunebench.criteria import gathering
 
     plugin, spec = _declared(text)
     function = plugin.bind(spec)

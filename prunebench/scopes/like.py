@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from prunebench.controls import check_copied
 from prunebench.registry import scope
-from prunebench.units import UnitSet
+
+if TYPE_CHECKING:
+    from prunebench.units import UnitSet
 
 
 @scope("like", check=check_copied)
