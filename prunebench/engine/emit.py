@@ -36,7 +36,8 @@ class Emitter:
         self.plan, self.chunk, self.choice = plan, plan.chunk, choice
         schedule = Schedule(plan)
         self.steps, self.phases, self.where = schedule.steps, schedule.phases, schedule.where
-        self.threads = min(choice.threads or self._worth(threads), threads)
+        self.sharing = self._sharing(threads)
+        self.threads = min(choice.threads or (threads if self.sharing >= 1 else 1), threads)
         self.shared, self.slot = schedule.shared, schedule.slot
         self.numbers: dict[Value, int] = {}
         self.table: list[list[int]] = []
@@ -55,11 +56,11 @@ class Emitter:
             np.array(self.table, np.int64).reshape(-1, 9), np.array(self.phases, np.int64).reshape(-1, 3), self.ops,
         )  # fmt: skip
 
-    def _worth(self, threads: int) -> int:
-        """All threads, or one where there are too few groups to go round and the operations are too short to share."""
+    def _sharing(self, threads: int) -> float:
+        """How much longer than worth while its operations are, where there are too few groups to go round."""
         alone = [s for first, end, groups in self.phases if groups < threads for s in self.steps[first:end]]
         seconds = sum(_VECTOR_SECONDS * _vectors(s) for s in alone)
-        return threads if seconds >= _WORTH_SHARING * len(alone) else 1
+        return seconds / (_WORTH_SHARING * len(alone)) if alone else float("inf")
 
     def number(self, v: Value) -> int:
         """The value's number in the program."""
@@ -235,11 +236,11 @@ class Emitter:
 
 
 def _vectors(step: Step) -> int:
-    """Nonzeros times lane vectors of a layer; nothing for other steps."""
+    """Nonzeros times lane vectors of a layer, times numbers at batch 1 (which take as long); 0 for other steps."""
     layout = step.out.layout
-    if step.kind != "conv" or step.op is None or layout is None:
+    if step.kind not in ("conv", "dot") or step.op is None or layout is None:
         return 0
-    return int(step.op.weights.nnz) * layout.rh * layout.rw * layout.stack
+    return int(step.op.weights.nnz) * (1 if step.kind == "dot" else layout.rh * layout.rw * layout.stack)
 
 
 def _counts(axis: Axis, size: int, include_pad: bool) -> np.ndarray:

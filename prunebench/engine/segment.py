@@ -34,6 +34,7 @@ class Plan:
         self.choice = choice
         self.layouts = tuple(s.out.layout for s in planner.steps)
         self.program, self.chunk, self.threads = emitter.program, chunk, emitter.threads
+        self.sharing = emitter.sharing
         self.rows, self.steps = emitter.rows, emitter.steps
         self.arena = (emitter.shared + emitter.slot) * 4
         self.sizes = planner.shapes

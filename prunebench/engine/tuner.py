@@ -22,6 +22,7 @@ _SECONDS = 5.0  # no new candidate is tried after that
 _ROUND = 0.02  # seconds of one measurement at most, at least one run
 _RUNS = 50  # enough of short ones
 _BETTER = 0.97  # a layer's tile changes only for so much
+_DOUBT = 3.0  # times longer or shorter than the model's limit
 _MOST_KNOWN = 256
 _known: dict[str, Choice] = {}  # of this process: the same layers on the same machine are not measured again
 
@@ -124,8 +125,12 @@ def tune(segment: Segment, shapes: tuple[Shape, ...], chunk: int) -> Choice:
 
 
 def _threads(segment: Segment, shapes: tuple[Shape, ...], chunk: int, bench: _Bench, choice: Choice) -> int:
-    """All threads or one, whichever is faster: short operations on two cores wait for each other's lines."""
-    if segment.threads == 1:
+    """All threads or one, whichever is faster: short operations on two cores wait for each other's lines.
+
+    Measured only where the model is in doubt: another process on the second core would decide for one thread for good.
+    """
+    sharing = segment.draft(shapes, chunk, choice).sharing
+    if segment.threads == 1 or not 1 / _DOUBT < sharing < _DOUBT:
         return 0
     plans = [segment.draft(shapes, chunk, replace(choice, threads=n)) for n in (1, segment.threads)]
     alone, shared = (min(bench.seconds(p) for _ in range(3)) for p in plans)
