@@ -30,7 +30,7 @@ def saved(folder, name):
     "grid",
     [
         "",
-        "--controls --criteria=lp:p=3,taylor:group=true,woodfisher:block=20,obc:damping=0.1,synflow,wanda,bn_scale,fpgm",
+        "--controls --criteria=lp:p=3,taylor:group=true,woodfisher:block=20,obc:damping=0.1,synflow,wanda,bn_scale",
         "--scopes=lamp:power=1,erk:first=dense,like:criterion=snip --granularities=channel,filter,block:rows=2 "
         "--schedules=geometric:sparsity=0.8,polynomial:power=2,cosine --recipe=default:rewind=weights",
     ],
