@@ -92,20 +92,15 @@ def fit(
             start, step = time.perf_counter(), epoch * per_epoch
             total = torch.zeros((), device=device)
             for index in torch.randperm(len(data.train), generator=order).split(recipe.batch_size):
-                rate = (
-                    learning_rate * warmup(step, recipe.warmup_epochs * per_epoch) * decay(recipe.decay, step / steps)
-                )
+                rate = learning_rate * warmup(step, recipe.warmup_epochs * per_epoch)
+                rate *= decay(recipe.decay, step / steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 if before_step:
                     before_step(step, steps)
-                index = index.to(device)
-                images = data.train.images[index]
-                if recipe.augment == "crop_flip":
-                    images = crop_flip(images, order)
-                x = data.normalise(images).contiguous(memory_format=layout)
+                x, labels = _batch(data, index.to(device), recipe, order, layout)
                 with autocast(recipe.precision, device):
-                    loss = objective(forward(x), data.train.labels[index], recipe, teacher, x)
+                    loss = objective(forward(x), labels, recipe, teacher, x)
                 optimizer.zero_grad(set_to_none=True)
                 scaler.scale(loss).backward()
                 scaler.unscale_(optimizer)
@@ -117,10 +112,7 @@ def fit(
                 total += loss.detach() * len(index)
                 step += 1
             mean = float(total) / len(data.train)
-            if not math.isfinite(mean):
-                raise Diverged(f"training diverged in epoch {epoch + 1} of {epochs}: the loss is {mean}")
-            if not finite(model):  # the loss is that before the step: the last one may have blown up unseen
-                raise Diverged(f"training diverged in epoch {epoch + 1} of {epochs}: a weight is NaN or infinite")
+            _check_finite(model, mean, f"epoch {epoch + 1} of {epochs}")
             if progress:
                 progress(step, steps)
             if after_epoch:
@@ -130,6 +122,23 @@ def fit(
                 keeper.write(state.capture(), {"epoch": epoch + 1, "loss": mean})
     model.to(memory_format=torch.contiguous_format).eval()
     return mean
+
+
+def _batch(
+    data: Dataset, index: Tensor, recipe: Recipe, order: torch.Generator, layout: torch.memory_format
+) -> tuple[Tensor, Tensor]:
+    """Normalised, augmented images and their labels; `order` decides the crops."""
+    images = data.train.images[index]
+    if recipe.augment == "crop_flip":
+        images = crop_flip(images, order)
+    return data.normalise(images).contiguous(memory_format=layout), data.train.labels[index]
+
+
+def _check_finite(model: nn.Module, loss: float, when: str) -> None:
+    if not math.isfinite(loss):
+        raise Diverged(f"training diverged in {when}: the loss is {loss}")
+    if not finite(model):  # the loss is that before the step: the last one may have blown up unseen
+        raise Diverged(f"training diverged in {when}: a weight is NaN or infinite")
 
 
 def objective(logits: Tensor, labels: Tensor, recipe: Recipe, teacher: nn.Module | None, x: Tensor) -> Tensor:

@@ -41,3 +41,14 @@ def one_core():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "cores", lambda: 1)
         yield
+
+
+@pytest.fixture
+def one_thread():
+    """Small networks: torch's own threads would only wait for each other."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

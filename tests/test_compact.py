@@ -19,18 +19,11 @@ from prunebench.compaction import CompactionWarning
 from prunebench.errors import UsageError
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::prunebench.masks.LayerCollapseWarning"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
 ]
 FUZZ = int(os.environ.get("PRUNEBENCH_FUZZ") or 40)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def lived_in(model, seed=0):

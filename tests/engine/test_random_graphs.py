@@ -18,6 +18,7 @@ from prunebench.engine import available
 from prunebench.errors import UsageError
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(available() is not None, reason=f"no native engine: {available()}"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
 ]
@@ -28,15 +29,6 @@ FIRST = int(os.environ.get("PRUNEBENCH_FUZZ_FROM") or 0)
 TOLERANCE = 1e-4
 # Engine.form: the compiler gives up a form that is wrong on the example, which would hide a bug
 FASTEST = ("traced", "native", "channels_last", "frozen")  # the last three where measuring finds them faster
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small networks: torch's own threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def batches(builder: Builder) -> tuple[int, int, int]:

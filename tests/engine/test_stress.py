@@ -20,20 +20,14 @@ from torch import Tensor, nn
 import prunebench as pb
 from prunebench.engine import available
 
-pytestmark = pytest.mark.skipif(available() is not None, reason=f"no native engine: {available()}")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(available() is not None, reason=f"no native engine: {available()}"),
+]
 
 STATM = Path("/proc/self/statm")
 needs_proc = pytest.mark.skipif(not STATM.exists(), reason="the resident set is read from /proc/self/statm")
 MIB = 2**20
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """torch's own threads stay out of it, but where a test is about them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # ---- threads -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from branching import Branching
 from torch import nn
 
 import prunebench as pb
@@ -182,15 +183,6 @@ def test_an_excluded_reader_holds_the_channels_that_it_reads():
     found = groups(model, ["fc"])
     assert not any("stages.2.1.conv1.weight" in g for g in found)
     assert frozenset(["stages.2.1.conv2.weight"]) in found
-
-
-class Branching(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
-
-    def forward(self, x):
-        return self.b(self.a(x)) if x.sum() > 0 else self.b(-self.a(x))
 
 
 @pytest.mark.parametrize("model", [nn.Linear(4, 2), nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 2)), Branching()])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from branching import Branching
 from torch import nn
 
 import prunebench as pb
@@ -150,14 +151,6 @@ def test_a_transposed_convolution_s_filters_are_its_second_axis():
 
 
 def test_what_can_not_be_traced_is_taken_as_a_chain():
-    class Branching(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
-
-        def forward(self, x):
-            return self.b(self.a(x)) if x.sum() > 0 else self.b(-self.a(x))
-
     assert groups(Branching()) == {frozenset(["a.weight"])}
 
 
