@@ -39,7 +39,7 @@ class Recipe:
     distill_temperature: float = 4.0  # softens both outputs (Hinton et al. 2015)
     rewind: str = "none"  # instead of fine-tuning, train again from: weights, or only the learning_rate, of …
     rewind_epoch: int = 0  # … this epoch of the dense training; 0 = its start
-    regrow: str = "none"  # train sparse from the start, moving weights: by gradient (RigL), or random (SET)
+    regrow: str = "none"  # train sparse from the start: static masks, or moving by gradient (RigL) or random (SET)
     regrow_fraction: float = 0.3  # share of a layer's weights that moves at first; a cosine takes it to 0
     regrow_every: int = 100  # steps between two moves
     regrow_until: float = 0.75  # no moves after this share of the training
@@ -108,7 +108,7 @@ _CHOICES = {
     "augment": ("none", "crop_flip"),
     "precision": ("float32", "bf16", "fp16"),
     "rewind": ("none", "weights", "learning_rate"),
-    "regrow": ("none", "gradient", "random"),
+    "regrow": ("none", "static", "gradient", "random"),
 }
 _RANGES = (
     ("prune_until", "in (0, 1]", lambda v: 0.0 < v <= 1.0),

@@ -1,7 +1,8 @@
-"""A cell trained sparse from the start: masks on the initial weights, then moved by `prunebench.regrow`.
+"""A cell trained sparse from the start: masks on the initial weights, which stay or are moved by `prunebench.regrow`.
 
-The criterion chooses the first masks (`random` as in RigL and SET), the scope each layer's sparsity, which stays. The
-network gets the dense training's epochs and rates, and its data in the same order.
+The criterion chooses the first masks (`random` as in RigL and SET; SNIP, GraSP and SynFlow were made for masks that
+stay), the scope each layer's sparsity, which stays. The network gets the dense training's epochs and rates, and its
+data in the same order.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ def grown(cell: Cell, lab: Lab) -> Artifact:
         with stages.mask_seed(cell, lab):
             making.pruner = pruner = stages.pruner_of(cell, making, 1, start=not making.resumed)
         making.restore()
-        weights = {name: module.weight for name, module in prunable_modules(making.model).items()}
-        if recipe.regrow_rescale and not making.resumed:
-            rescale(weights, pruner.masks)
-        regrower = Regrower(recipe, weights, lambda: pruner.masks, pruner.replace, making.generator)
+        move = None
+        if recipe.regrow != "static":
+            weights = {name: module.weight for name, module in prunable_modules(making.model).items()}
+            if recipe.regrow_rescale and not making.resumed:
+                rescale(weights, pruner.masks)
+            move = Regrower(recipe, weights, lambda: pruner.masks, pruner.replace, making.generator).step
         meta = making.fitted(
             epochs=recipe.epochs,
             learning_rate=recipe.learning_rate,
             seed=derive_seed(cell.seed, "dense"),
-            instead_of_step=regrower.step,
+            instead_of_step=move,
             after_step=pruner.enforce,
             teacher=stages.teacher_of(cell, lab),
         )

@@ -23,7 +23,7 @@ SPARSE = Recipe(name="mine", regrow="gradient")
         ({"regrow_every": 0}, "regrow_every is 0.*at least 1"),
         ({"precision": "int8"}, "'int8'.*float32, bf16, fp16"),
         ({"rewind": "all"}, "'all'.*none, weights, learning_rate"),
-        ({"regrow": "rigl"}, "'rigl'.*none, gradient, random"),
+        ({"regrow": "rigl"}, "'rigl'.*none, static, gradient, random"),
         ({"rewind": "weights", "regrow": "random"}, "combined"),
         ({"rewind_epoch": 10, "epochs": 10}, "rewind_epoch is 10.*less than epochs=10"),
         ({"nesterov": True}, "optimizer sgd"),

@@ -64,6 +64,16 @@ def test_counts_are_exact_at_every_step(lab, monkeypatch, kind):
     assert epochs_of(CELL) == 3
 
 
+def test_static_masks_stay_and_the_kept_weights_start_as_scored(lab, monkeypatch):
+    seen = watched(monkeypatch)
+    made = artifact(replace(CELL, criterion="snip", scope="global", recipe=replace(RECIPE, regrow="static")), lab)
+    assert all(torch.equal(seen[0][name], now[name]) for now in seen[1:] for name in SIZES)
+    total = sum(SIZES.values())
+    assert made.meta["kept"] == total - pruned_count(total, 0.9)
+    assert sum(int((t != 0).sum()) for n, t in made.state.items() if n in SIZES) == made.meta["kept"]
+    assert lab.trained == 1
+
+
 def test_it_trains_no_dense_parent_and_learns(lab):
     cell = replace(CELL, recipe=replace(RECIPE, epochs=10, learning_rate=5e-3))
     made = artifact(cell, lab)
