@@ -1,4 +1,4 @@
-"""The `prunebench` command: list, run, sweep, tables, doctor. Exit codes: 0 done, 1 a failed check, 2 a usage error."""
+"""The `prunebench` command: list, run, sweep, tables, report, doctor. Exit codes: 0 done, 1 a failed check, 2 usage."""
 
 from __future__ import annotations
 
@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         "--results", metavar="DIR", help="folder with runs/ and tables/; default results of the project"
     )
     tables.set_defaults(run=_tables)
+
+    report = commands.add_parser("report", help="one HTML page of the saved runs, to open in a browser or to send")
+    report.add_argument("runs", nargs="*", metavar="RUN", help="a saved run's name, number or path; none means all")
+    report.add_argument("--output", metavar="FILE", help="default report.html in the folder of results")
+    report.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
+    report.set_defaults(run=_report)
 
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
@@ -230,6 +236,16 @@ def _tables(options: argparse.Namespace) -> int:
         readme.refresh(results.parent / "README.md", list(everything.values()))
     except UsageError as error:
         _stderr(f"prunebench: README.md is left as it was: {error}")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from prunebench.report import write_report
+    from prunebench.runs import load_runs
+
+    results = Path(options.results) if options.results else settings.project_root() / "results"
+    page = write_report(load_runs(results / "runs", options.runs), Path(options.output or results / "report.html"))
+    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 

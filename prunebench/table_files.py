@@ -31,7 +31,7 @@ def write_tables(
     """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
-    kinds = _kinds(runs)
+    kinds = kinds_of(runs)
     texts: dict[str, str] = {}
     if any(run.facts for run in runs):
         texts["detail.csv"] = render(detail(frame(runs)), "csv")
@@ -51,7 +51,7 @@ def write_tables(
     return [folder / name for name in texts], _shown(runs if show is None else show)
 
 
-def _kinds(runs: Sequence[Run]) -> dict[str, Tables]:
+def kinds_of(runs: Sequence[Run]) -> dict[str, Tables]:
     """{kind: {(machine, threads): table}}; a timing table never mixes two of them."""
     found: dict[str, Tables] = {"main": {}, "bytes": {}}
     if any(run.facts for run in runs):
@@ -74,7 +74,7 @@ def _shown(runs: Sequence[Run]) -> pd.DataFrame:
     return list((network_tables(runs) or layer_tables(runs)).values())[-1]
 
 
-_TITLES = {
+TITLES = {
     "main": "speed and accuracy",
     "bytes": "bytes",
     "networks": "networks",
@@ -88,8 +88,8 @@ def _index(runs: Sequence[Run], kinds: dict[str, Tables]) -> str:
     keys = dict.fromkeys(key for tables in kinds.values() for key in tables)
     present = [kind for kind, tables in kinds.items() if tables]
     tables = pd.DataFrame([
-        {**{_TITLES[kind]: _link(kind, key) if key in kinds[kind] else "–" for kind in present},
-         "machine": key[0], "threads": key[1], "what it is": _machine(machines[key[0]])}
+        {**{TITLES[kind]: _link(kind, key) if key in kinds[kind] else "–" for kind in present},
+         "machine": key[0], "threads": key[1], "what it is": about_machine(machines[key[0]])}
         for key in keys
     ])  # fmt: skip
     sources = pd.DataFrame([
@@ -106,7 +106,7 @@ def _link(kind: str, key: Key) -> str:
     return f"[{name}]({name}.md)"
 
 
-def _machine(machine: dict[str, Any]) -> str:
+def about_machine(machine: dict[str, Any]) -> str:
     engine, versions = machine.get("engine", {}), machine.get("versions", {})
     parts = [
         machine.get("cpu", "unknown CPU"),

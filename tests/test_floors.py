@@ -71,6 +71,7 @@ FLOORS = [
         "table_files",
         "rendering",
         "readme",
+        "report",
         "progress",
         "pytest_plugin",
         "pytest_session",
