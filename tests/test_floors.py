@@ -30,6 +30,7 @@ FLOORS = [
         "answers",
         "shapes",
         "rows",
+        "statistics",
     },
     {
         "datasets",
@@ -65,6 +66,7 @@ FLOORS = [
     },
     {
         "tables",
+        "claims",
         "answer_tables",
         "layer_tables",
         "network_tables",
