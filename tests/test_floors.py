@@ -68,6 +68,7 @@ FLOORS = [
         "tables",
         "claims",
         "answer_tables",
+        "breakeven_tables",
         "layer_tables",
         "network_tables",
         "table_files",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from itertools import product
 from typing import Any
 
 from prunebench.claims.evidence import Evidence, Sample, against, checkpoints
@@ -45,7 +46,9 @@ def counted(claim: Claim, evidence: Evidence) -> list[Verdict]:
         if known:
             verdicts.append(_counted(claim, known))
             found += [(s.cell.dataset, s.cell.model, s.cell.sparsity) for _, s in known]
-    return [*verdicts, *missing(claim, found)] if claim.direction != "reached" else _reached(claim, verdicts, found)
+    # Whether a bound is reached is one question a network: its verdict tells itself which sparsities are missing.
+    everywhere = product(found, claim.scope.sparsities) if claim.direction == "reached" else ()
+    return [*verdicts, *missing(claim, [*found, *((d, m, s) for (d, m, _), s in everywhere)])]
 
 
 def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
@@ -57,10 +60,10 @@ def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
     outcome = HOLDS if fits else REFUTED
     reason = "exact; the least favourable seed decides"
     if claim.direction == "reached":
-        measured = {s.cell.sparsity for s in samples}
-        whole = all(any(abs(s - m) < 1e-9 for m in measured) for s in claim.scope.sparsities)
-        outcome = HOLDS if fits else REFUTED if whole else UNDECIDED
-        reason = f"exact; the most favourable of {len(measured)} sparsities, {percent(cell.sparsity)}"
+        measured = len({s.cell.sparsity for s in samples})
+        outcome = HOLDS if fits else REFUTED if measured == len(claim.scope.sparsities) else UNDECIDED
+        of = f"{measured} of the scope's {len(claim.scope.sparsities)} sparsities measured"
+        reason = f"exact; the most favourable, {percent(cell.sparsity)}; {of}"
     elif len(values) < claim.scope.seeds:
         outcome, reason = UNDECIDED, f"{len(values)} of at least {claim.scope.seeds} seeds measured"
     return verdict(
@@ -74,13 +77,6 @@ def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
         reason=reason,
         command=command_for(claim, models=cell.model) if outcome == UNDECIDED else "",
     )
-
-
-def _reached(claim: Claim, verdicts: list[Verdict], found: list[tuple[str, str, float]]) -> list[Verdict]:
-    # Once the bound is reached somewhere, what else could be measured decides nothing.
-    done = {one.scope.split(",")[0] for one in verdicts if one.verdict != UNDECIDED}
-    absent = [one for one in missing(claim, found) if one.scope not in done]
-    return [*verdicts, *absent]
 
 
 def _ratio(claim: Claim, evidence: Evidence, sample: Sample) -> float | None:
@@ -214,7 +210,7 @@ def _paying(
         outcome = UNDECIDED
         part = f"{len(outcomes)} of {len(claim.scope.sparsities)} sparsities"
         reason = "an interval lies across 1" if whole else part
-    measured = f"{len(points)} sparsities, {', '.join(percent(s) for s, _ in points)}"
+    measured = "at " + ", ".join(percent(s) for s, _ in points) if points else "–"
     cell = one.cell
     where = f"{cell.dataset} {cell.model}, {cell.criterion} {cell.granularity} {cell.scope} {cell.schedule}"
     return verdict(

@@ -102,7 +102,16 @@ def _bounds(entry: Mapping[str, Any]) -> tuple[float, float]:
 
 
 @cache
+def _file() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent.parent / "claims.toml").read_text())
+
+
+@cache
 def registered() -> tuple[Claim, ...]:
     """Every claim, in the file's order."""
-    text = (Path(__file__).parent.parent / "claims.toml").read_text()
-    return tuple(Claim.from_dict(entry) for entry in tomllib.loads(text)["claims"])
+    return tuple(Claim.from_dict(entry) for entry in _file()["claims"])
+
+
+def rule_text(rule: str) -> str:
+    """How a rule comes to its estimate, in words."""
+    return str(_file()["rules"][rule])
