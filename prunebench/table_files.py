@@ -10,6 +10,7 @@ import pandas as pd
 
 from prunebench.answer_tables import Key
 from prunebench.atomic import make_folder, write_text
+from prunebench.breakeven_tables import network_breakeven_tables
 from prunebench.errors import UsageError
 from prunebench.layer_tables import breakeven_tables, layer_details, layer_tables
 from prunebench.network_tables import network_details, network_tables
@@ -61,6 +62,7 @@ def kinds_of(runs: Sequence[Run]) -> dict[str, Tables]:
             found["main"][key], found["bytes"][key] = main_table(details, *key), bytes_table(details, *key)
     found["networks"] = network_tables(runs)
     found["layers"], found["breakeven"] = layer_tables(runs), breakeven_tables(runs)
+    found["breakeven-networks"] = network_breakeven_tables(runs)
     return found
 
 
@@ -80,6 +82,7 @@ TITLES = {
     "networks": "networks",
     "layers": "layers",
     "breakeven": "break-even",
+    "breakeven-networks": "break-even of networks",
 }
 
 
@@ -98,6 +101,7 @@ def _index(runs: Sequence[Run], kinds: dict[str, Tables]) -> str:
         for run in runs
     ])  # fmt: skip
     notes = _NOTES + (_QUESTIONS if {"networks", "layers"} & set(present) else "")
+    notes += _BREAKEVEN if "breakeven-networks" in present else ""
     return f"{notes}\n{render(tables, 'github')}\nMade from these runs:\n\n{render(sources, 'github')}"
 
 
@@ -137,4 +141,9 @@ single layers against the faster of torch's two layouts; useful GFLOP/s count th
 dense-equivalent ones all of them, and the roof was measured in the same run: `l1`, multiply-adds with one operand each
 from the L1 cache, or `dense`, torch's matrix product. Break-even: the sparsity from which the engine is faster than
 torch, between measured sparsities by interpolation. The `-detail.csv` files hold all numbers.
+"""
+
+_BREAKEVEN = """
+The break-even tables of networks say from which sparsity on a backend is faster than the faster of torch's dense ways:
+interpolated in time per batch between measured sparsities, the unpruned network included, unstable timings left out.
 """

@@ -30,6 +30,7 @@ FLOORS = [
         "answers",
         "shapes",
         "rows",
+        "statistics",
     },
     {
         "datasets",
@@ -65,7 +66,9 @@ FLOORS = [
     },
     {
         "tables",
+        "claims",
         "answer_tables",
+        "breakeven_tables",
         "layer_tables",
         "network_tables",
         "table_files",

@@ -32,6 +32,16 @@ def machines(runs: Sequence[Run]) -> list[tuple[str, dict[str, str]]]:
     return [(name, {k: flat(v) for k, v in found[name].items() if k != "id"}) for name in sorted(found)]
 
 
+def sources(runs: Sequence[Run]) -> Block:
+    """The runs that the page is made from."""
+    rows = [
+        {"run": run.name, "measured": run.datetime, "machine": str(run.machine.get("id", "unknown")),
+         "cases": f"{run.cases:,}", "complete": "yes" if run.complete else "cut off"}
+        for run in runs
+    ]  # fmt: skip
+    return block_of("runs", "Saved runs", pd.DataFrame(rows))
+
+
 def first_and_last(times: Iterable[str]) -> tuple[str, str]:
     """The earliest and the latest day of ISO dates; empty where there is none."""
     days = sorted(time[:10] for time in times if time)
