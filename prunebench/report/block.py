@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 COMMAND = "measure again"
+_COMMANDS = (COMMAND, "what would decide")
 IN_PAGE, IN_TUCKED = 1000, 100  # rows that the page holds as elements; the others the script shows
 _CHOSEN = ("dataset", "model", "recipe", "pruned by", "criterion", "scope", "schedule", "sparsity", "batch",
            "batch_size", "backend", "arm", "layer", "status", "verdict", "claim", "machine", "threads", "of",
@@ -23,6 +24,7 @@ class Column:
     name: str
     by: str = ""
     choose: bool = False
+    command: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,12 @@ class Block:
 
 def block_of(id: str, title: str, table: pd.DataFrame, kind: str = "", tucked: bool = False) -> Block:
     columns = tuple(
-        Column(name, "×" if kind == "main" and name not in (*_LABELS, COMMAND) else "", name in _CHOSEN)
+        Column(
+            name,
+            "×" if kind == "main" and name not in (*_LABELS, COMMAND) else "",
+            name in _CHOSEN,
+            name in _COMMANDS,
+        )
         for name in map(str, table.columns)
     )
     return Block(id, title, columns, texts(table), tucked)

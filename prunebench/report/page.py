@@ -6,23 +6,19 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 
 from prunebench import __version__
 from prunebench.atomic import write_bytes
 from prunebench.errors import UsageError
 from prunebench.report import about, parts
-from prunebench.report.block import COMMAND, flat
+from prunebench.report.verdicts import verdicts_of
 from prunebench.runs import Run
 
 _HERE = Path(__file__).parent
-_KNOWN_VERDICTS = ("holds", "refuted", "undecided")
-_PLACED = ("claim", "verdict", "estimate", "interval", "n", "machine", "reason", "command")
 # Left as they are in a plot's address, so that it grows little; `%`, `#`, `<`, `>` and `"` never are.
 _PLAIN = " ;/?:@=$,+!*()'-_.~"
 
@@ -35,11 +31,10 @@ def write_report(runs: Sequence[Run], path: Path) -> Path:
     return path
 
 
-def page(runs: Sequence[Run], verdicts: pd.DataFrame | None = None, figures: Mapping[str, str] | None = None) -> str:
+def page(runs: Sequence[Run], figures: Mapping[str, str] | None = None) -> str:
     """The page as text; the same runs give the same text. UsageError where they hold no result.
 
-    verdicts: a row per claim, with columns claim, verdict, estimate, interval, n, machine, reason, command, and any
-    others, which are listed below them. figures: {title: SVG}.
+    figures: {title: SVG}.
     """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
@@ -58,7 +53,7 @@ def page(runs: Sequence[Run], verdicts: pd.DataFrame | None = None, figures: Map
         style=Markup(style),
         script=Markup(script),
         version=__version__,
-        verdicts=_claims(verdicts),
+        verdicts=verdicts_of(runs),
         figures=[(title, _address(svg)) for title, svg in (figures or {}).items()],
         sections=parts.sections_of(runs),
         troubles=about.troubles(runs),
@@ -66,7 +61,6 @@ def page(runs: Sequence[Run], verdicts: pd.DataFrame | None = None, figures: Map
         machines=about.machines(runs),
         days=about.first_and_last(run.datetime for run in runs),
         cases=sum(run.cases for run in runs),
-        command_column=COMMAND,
     )
 
 
@@ -89,22 +83,3 @@ def _hash(text: str) -> str:
 def _address(svg: str) -> str:
     # As an image, not as elements: nothing in it can run, and its ids and styles can't meet another plot's.
     return "data:image/svg+xml;charset=utf-8," + quote(svg, safe=_PLAIN, errors="replace")
-
-
-def _claims(verdicts: pd.DataFrame | None) -> dict[str, Any]:
-    """The claims for the template: cards in the order given, and how many there are of each verdict."""
-    if verdicts is None or not len(verdicts):
-        return {"cards": [], "counts": []}
-    cards = []
-    for row in verdicts.to_dict("records"):
-        card = {str(name): flat(value) if not _missing(value) else "" for name, value in row.items()}
-        known = card["verdict"] if card["verdict"] in _KNOWN_VERDICTS else "other"
-        more = {name: text for name, text in card.items() if name not in _PLACED and text}
-        cards.append({**{name: card.get(name, "") for name in _PLACED}, "kind": known, "more": more})
-    order = [*_KNOWN_VERDICTS, *sorted({c["verdict"] for c in cards} - set(_KNOWN_VERDICTS))]
-    counts = [(word, sum(c["verdict"] == word for c in cards)) for word in order]
-    return {"cards": cards, "counts": [pair for pair in counts if pair[1]]}
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)

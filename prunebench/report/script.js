@@ -209,7 +209,7 @@
       texts.forEach((text, place) => {
         const column = this.columns[place];
         const cell = element("td", column.command ? undefined : text);
-        if (column.command) {
+        if (column.command && !isMissing(text)) {
           cell.className = "again";
           cell.append(commandBox(text));
         } else {
