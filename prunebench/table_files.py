@@ -92,7 +92,7 @@ def _index(runs: Sequence[Run], kinds: dict[str, Tables]) -> str:
     present = [kind for kind, tables in kinds.items() if tables]
     tables = pd.DataFrame([
         {**{TITLES[kind]: _link(kind, key) if key in kinds[kind] else "–" for kind in present},
-         "machine": key[0], "threads": key[1], "what it is": about_machine(machines[key[0]])}
+         "machine": key[0], "threads": key[1], "what it is": _machine(machines[key[0]])}
         for key in keys
     ])  # fmt: skip
     sources = pd.DataFrame([
@@ -110,7 +110,7 @@ def _link(kind: str, key: Key) -> str:
     return f"[{name}]({name}.md)"
 
 
-def about_machine(machine: dict[str, Any]) -> str:
+def _machine(machine: dict[str, Any]) -> str:
     engine, versions = machine.get("engine", {}), machine.get("versions", {})
     parts = [
         machine.get("cpu", "unknown CPU"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +18,8 @@ from prunebench.runs import Run
 
 __all__ = ["FORMATS", "backends_of", "bytes_table", "detail", "frame", "labels_of", "main_table", "render"]
 
-CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "sparsity"]
-_GROUP = ["machine", "threads", *CELL, "batch_size"]
+_CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "sparsity"]
+_GROUP = ["machine", "threads", *_CELL, "batch_size"]
 _NUMBERS = [f for f in FIELDS if f not in ("baseline", "verdict", "collapse")]
 _DECIDED = ("faster", "slower")
 BACKENDS_APART = 0.0005  # accuracies of one checkpoint through two backends are called different beyond 0.05 points
@@ -31,7 +32,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
         for facts in run.facts:
             cell = facts["cell"]
             rows.append({
-                **{k: v for k, v in facts.items() if k not in ("cell", "schema")}, **{k: cell[k] for k in CELL},
+                **{k: v for k, v in facts.items() if k not in ("cell", "schema")}, **{k: cell[k] for k in _CELL},
                 "seed": cell["seed"], "recipe": cell["recipe"]["name"], "identity": json.dumps(cell, sort_keys=True),
                 "machine": run.machine.get("id", "unknown"), "run": run.name, "datetime": run.datetime,
             })  # fmt: skip
@@ -92,7 +93,7 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     mine = details[(details["machine"] == machine) & (details["threads"] == threads)]
     backends = backends_of(mine)
     rows = []
-    for _, group in mine.groupby([*CELL, "batch_size"], sort=False):
+    for _, group in mine.groupby([*_CELL, "batch_size"], sort=False):
         by_backend = {str(row["backend"]): row for _, row in group.iterrows()}
         present = [by_backend[b] for b in backends if b in by_backend]
         first = next((row for row in present if row["n"] > 0), present[0])
@@ -106,7 +107,7 @@ def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFra
     mine = details[(details["machine"] == machine) & (details["threads"] == threads) & (details["n"] > 0)]
     backends = backends_of(mine)
     rows = []
-    for _, group in mine.groupby(CELL, sort=False):
+    for _, group in mine.groupby(_CELL, sort=False):
         first = group.iloc[0]
         resident = group.groupby("backend")["resident_bytes"].mean()
         ratio = first["parameters"] / (first["parameters"] - first["prunable"] + first["nonzeros"])
@@ -131,13 +132,13 @@ def _kb(count: float | None) -> str:
     return "–" if count is None or np.isnan(count) else f"{count / 1000:,.1f} kB"
 
 
-def labels_of(row: pd.Series) -> dict[str, str]:
+def labels_of(row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
     """What a row is about, as it stands in its first columns."""
     pair = copied(row["scope"])
     if row["criterion"] == NONE:
         method = "unpruned"
     elif pair is None:
-        method = " ".join(row[c] for c in CELL[3:7])
+        method = " ".join(row[c] for c in _CELL[3:7])
     else:
         named = " ".join([pair[0], row["granularity"], pair[1], row["schedule"]])
         method = f"control: {row['criterion']}, same proportions as {named}"

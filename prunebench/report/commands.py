@@ -11,16 +11,26 @@ from typing import Any
 import pandas as pd
 
 from prunebench import profiles
-from prunebench.cell import NONE, Cell, unique
+from prunebench.cell import NONE, Cell
 from prunebench.recipe import Recipe
 from prunebench.spec import Spec
+from prunebench.tables import backends_of, labels_of
 
 _NO_BACKENDS = ("dense_channels_last", "csr_unpruned", "csr")  # arms that the networks question has by itself
 
 
-def grid_commands(cases: pd.DataFrame, by: Sequence[str]) -> dict[tuple[Any, ...], str]:
-    """{values of the columns `by`: the command for those cases}; cases of one machine and thread count."""
-    return {key: _grid(group) for key, group in cases.groupby(list(by), sort=False)}
+def labels(cases: pd.DataFrame) -> pd.DataFrame:
+    """What the grid's tables call each case, row by row."""
+    return pd.DataFrame([labels_of(row) for row in cases.to_dict("records")], index=cases.index)
+
+
+def grid_commands(cases: pd.DataFrame, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """A command for every row of a grid's table, found by its labels; cases of the same machine and thread count."""
+    shared = [name for name in named.columns if name in table.columns]
+    places = named.groupby(shared, sort=False).indices
+    wanted = list(table[shared].itertuples(index=False, name=None))
+    commands = {key: _grid(cases.iloc[places[key]]) for key in dict.fromkeys(wanted)}
+    return [commands[key] for key in wanted]
 
 
 def _grid(cases: pd.DataFrame) -> str:
@@ -31,8 +41,8 @@ def _grid(cases: pd.DataFrame) -> str:
         options = ("criteria", "granularities", "scopes", "schedules")
         axes |= {option: [first[column]] for option, column in zip(options, pruned_by, strict=True)}
     axes |= {
-        "sparsities": [repr(float(first["sparsity"]))],
-        "backends": unique(cases["backend"]),
+        "sparsities": sorted(set(map(float, cases["sparsity"]))),
+        "backends": backends_of(cases),
         "batch-sizes": sorted(set(cases["batch_size"])),
         "seeds": sorted(set(cases["seed"])),
         "threads": [first["threads"]],

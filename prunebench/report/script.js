@@ -74,7 +74,7 @@
       if (rest) this.rows = this.rows.concat(JSON.parse(rest.textContent));
       this.columns = this.heads.map((head, place) => this.column(head, place));
       this.words = this.rows.map((row) => row.join("\n").toLowerCase());
-      this.column_sorted = -1;
+      this.sorted = -1;
       this.direction = 1;
       this.page = 0;
       this.wanted = [];
@@ -109,11 +109,11 @@
 
     /** Ascending, descending, then as it was. */
     sort(place) {
-      if (this.column_sorted !== place) [this.column_sorted, this.direction] = [place, 1];
+      if (this.sorted !== place) [this.sorted, this.direction] = [place, 1];
       else if (this.direction === 1) this.direction = -1;
-      else this.column_sorted = -1;
+      else this.sorted = -1;
       this.heads.forEach((head, n) => {
-        if (n === this.column_sorted) head.setAttribute("aria-sort", this.direction > 0 ? "ascending" : "descending");
+        if (n === this.sorted) head.setAttribute("aria-sort", this.direction > 0 ? "ascending" : "descending");
         else head.removeAttribute("aria-sort");
       });
       this.update();
@@ -183,12 +183,16 @@
 
     update() {
       this.order = [...this.rows.keys()].filter((n) => this.fits(n));
-      if (this.column_sorted >= 0) {
-        const place = this.column_sorted, keys = this.keysOf(place);
-        const rank = (n) => (isMissing(this.rows[n][place]) ? 2 : Number.isNaN(keys[n]) ? 1 : 0);
+      if (this.sorted >= 0) {
+        const place = this.sorted, keys = this.keysOf(place);
+        const rank = this.rows.map((row, n) => (isMissing(row[place]) ? 2 : Number.isNaN(keys[n]) ? 1 : 0));
+        const by = [
+          (a, b) => keys[a] - keys[b],
+          (a, b) => collator.compare(this.rows[a][place], this.rows[b][place]),
+          () => 0,
+        ];
         // Numbers before words, what is missing last, whichever the direction.
-        this.order.sort((a, b) => rank(a) - rank(b) || this.direction * (
-          rank(a) === 0 ? keys[a] - keys[b] : collator.compare(this.rows[a][place], this.rows[b][place])) || a - b);
+        this.order.sort((a, b) => rank[a] - rank[b] || this.direction * by[rank[a]](a, b) || a - b);
       }
       this.page = 0;
       this.show();
