@@ -122,12 +122,10 @@ def fitting(sample: Sample, scope: Scope) -> bool:
 
 
 def checkpoints(samples: Iterable[Sample], backends: Sequence[str] = ()) -> dict[Cell, dict[int, Sample]]:
-    """{cell without its seed: {seed: its sample through the preferred backend, measured last}}, accuracies known."""
+    """{cell without its seed: {seed: its sample through the preferred backend, measured last}}."""
     order = tuple(backends) or _PREFERRED
     found: dict[Cell, dict[int, Sample]] = {}
     for one in samples:
-        if one.facts["accuracy"] is None or one.facts["accuracy_dense"] is None:
-            continue
         if backends and one.facts["backend"] not in backends:
             continue
         own = found.setdefault(repetition_of(one.cell), {})
