@@ -45,7 +45,7 @@ class NetworkBench:
         shape, _ = input_of(case.model)
         dense = self._dense(case.model)
         pruned = pruned_copy(dense, case.sparsity)
-        x = _input(shape, case.batch_size)
+        x = network_input(shape, case.batch_size)
         with machine.threads(case.threads):
             engine, arms, calls = _prepared(case, dense, pruned, x)
             result, baseline = self._timed(case, arms, calls)
@@ -188,7 +188,8 @@ def pruned_copy(model: nn.Module, sparsity: float) -> nn.Module:
     return twin
 
 
-def _input(shape: tuple[int, int, int], batch: int, seed: int = 0) -> Tensor:
+def network_input(shape: tuple[int, int, int], batch: int, seed: int = 0) -> Tensor:
+    """A float32 batch of normal random numbers, (batch, channels, height, width)."""
     import torch
 
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(derive_seed(seed, "input")))

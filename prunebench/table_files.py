@@ -11,6 +11,7 @@ import pandas as pd
 from prunebench.answer_tables import Key
 from prunebench.atomic import make_folder, write_text
 from prunebench.breakeven_tables import network_breakeven_tables
+from prunebench.claims import claims_table, judge
 from prunebench.errors import UsageError
 from prunebench.layer_tables import breakeven_tables, layer_details, layer_tables
 from prunebench.network_tables import network_details, network_tables
@@ -28,7 +29,7 @@ def write_tables(
     """Write every table of the runs into a folder, remove tables of runs no longer there; returns (files, one table).
 
     That one is of the machine and thread count measured last, of the runs to show (None: of all): the grid's, else
-    the networks', else the layers'.
+    the networks', else the layers', else the claims they are about.
     """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
@@ -73,7 +74,8 @@ def _shown(runs: Sequence[Run]) -> pd.DataFrame:
         table = frame(runs)
         last = table.iloc[-1]
         return main_table(detail(table), str(last["machine"]), int(last["threads"]))
-    return list((network_tables(runs) or layer_tables(runs)).values())[-1]
+    tables = network_tables(runs) or layer_tables(runs)
+    return list(tables.values())[-1] if tables else claims_table(judge(runs))
 
 
 _TITLES = {

@@ -55,7 +55,10 @@ def test_unstable_and_failed_timings_are_no_points():
     assert row(*good, shaky, failed)["csr"] == row(*good)["csr"]
 
 
-@pytest.mark.parametrize("found", [[], [at(0, 0.5), at(0.9, 5.0)], [at(0, 0.5)]])
+FAILED = facts(PRUNED, status="failed", reason="no")
+
+
+@pytest.mark.parametrize("found", [[], [FAILED], [at(0, 0.5), at(0.9, 5.0)], [at(0, 0.5)]])
 def test_one_sparsity_is_no_curve(found):
     assert network_breakeven_tables([run(*found)]) == {}
 

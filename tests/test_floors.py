@@ -60,6 +60,7 @@ FLOORS = [
         "measure",
         "measure_layers",
         "measure_networks",
+        "measure_claims",
         "journal",
         "runs",
         "settings",

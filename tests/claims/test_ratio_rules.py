@@ -7,7 +7,9 @@ from claiming import FAST, FAST_SCOPE, PAYS, accurate, cell, claim, measured, on
 from test_answer_tables import NETWORK, network
 from test_answer_tables import run as answered
 
+from prunebench.answers import answer
 from prunebench.claims import judge
+from prunebench.questions import ClaimCase
 
 
 @pytest.mark.parametrize(
@@ -177,3 +179,50 @@ def test_break_even_with_an_unstable_sparsity_is_unstable():
     values = {"speedup": 0.5, "speedup_low": 0.4, "speedup_high": 0.6}
     shaky = measured(cell(sparsity=0.8), "scipy_csr", verdict="unstable", **values)
     assert one(PAYS, shaky, measured(cell(), "scipy_csr", **values)).verdict == "unstable"
+
+
+def evidence(speedup, size=3000, **values):
+    numbers = {"speedup": speedup, "speedup_low": speedup - 0.01, "speedup_high": speedup + 0.01, "verdict": "slower",
+               "baseline": "dense", "resident_bytes": size, "dense_resident_bytes": 1000}  # fmt: skip
+    return answer("claims", ClaimCase("lenet5", "masked", 1.0, 64), **{**numbers, **values})
+
+
+NOTHING_LEFT = {"datasets": [], "criteria": [], "granularities": [], "scopes": [], "schedules": [], "recipes": [],
+                "sparsities": [1.0], "backends": ["masked"], "seeds": 1}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "time", "memory"),
+    [
+        ([evidence(0.9)], "holds", "holds"),
+        ([evidence(1.2)], "refuted", "holds"),
+        ([evidence(1.2, verdict="unstable")], "unstable", "holds"),
+        ([evidence(0.9, size=999)], "holds", "refuted"),
+        ([], "undecided", "undecided"),
+    ],
+)
+def test_a_wholly_masked_network_has_evidence_of_its_own(facts, time, memory):
+    scope = {**NOTHING_LEFT, "batch_sizes": [64], "threads": [1]}
+    no_time = claim("time", scope, source="claims", quantity="speedup", direction="at_most", bound=1.05)
+    no_memory = claim("count", NOTHING_LEFT, source="claims", quantity="resident", direction="at_most", bound=1.0)
+    for one_claim, outcome in ((no_time, time), (no_memory, memory)):
+        [found] = judge([answered(*facts)], [one_claim])
+        assert found.verdict == outcome
+        if facts:
+            assert found.scope.startswith("lenet5, random weights, 100 %")
+            assert found.evidence == ("mine: lenet5-s1000-masked-b64",)
+        else:
+            assert found.command == "pytest benchmarks/test_claims.py --benchmark-save=claims"
+
+
+def test_a_layer_s_break_even_comes_from_its_own_measurements():
+    scope = {**NOTHING_LEFT, "models": ["linear_784_300"], "backends": ["scipy_csr"], "sparsities": [0.8, 0.9],
+             "batch_sizes": [64], "threads": [1]}  # fmt: skip
+    pays = claim("breakeven", scope, source="claims", direction="at_most", bound=1.0)
+    facts = [
+        {**evidence(r), "cell": {**evidence(r)["cell"], "model": "linear_784_300", "sparsity": s},
+         "backend": "scipy_csr"} for s, r in ((0.8, 0.5), (0.9, 1.5))
+    ]  # fmt: skip
+    [found] = judge([answered(*facts)], [pays])
+    assert (found.verdict, found.estimate_text) == ("refuted", "break-even: 85 %")
+    assert found.scope == "linear_784_300, random weights, scipy_csr, batch 64, 1 thread"
