@@ -59,6 +59,8 @@ FLOORS = [
         "measure",
         "measure_layers",
         "measure_networks",
+        "network_arms",
+        "workers",
         "journal",
         "runs",
         "settings",
