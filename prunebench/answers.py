@@ -44,6 +44,7 @@ ARM_FIELDS = {
     "blocks": "interleaved blocks timed; a clearly slower arm is dropped after the first few",
     "compile_seconds": "seconds until it was ready",
     "version": "of the package, where it isn't torch",
+    "process": "own, or shared with the other arms; null in older runs, which shared it",
 }
 _EXTRA = {"layers": LAYER_FIELDS, "networks": NETWORK_FIELDS, "claims": CLAIM_FIELDS}
 _NAME = re.compile(r"[A-Za-z0-9_:=.]{1,80}")  # of a model, a layer, an arm: it becomes part of a table

@@ -10,8 +10,8 @@ from prunebench import backends, machine
 from prunebench.answers import answer, measured
 from prunebench.measure import Measured
 from prunebench.measure_layers import HISTORY_SECONDS, LayerBench, layer_input, layer_model
-from prunebench.measure_networks import network_input, pruned_copy, random_network
-from prunebench.questions import ClaimCase, input_of
+from prunebench.network_arms import network_input, pruned_copy, random_network
+from prunebench.questions import ClaimCase
 from prunebench.reference import Reference
 from prunebench.timing import compare
 
@@ -39,7 +39,7 @@ class ClaimBench:
             else:
                 whole = random_network(case.model)
                 pruned = masked_copy(whole, case.sparsity)
-                x = network_input(input_of(case.model)[0], case.batch_size)
+                x = network_input(case.model, case.batch_size)
                 # Masks change nothing about a layout: the network is compared with itself, unpruned, in the same one.
                 baseline, dense = "dense", backends.compile(whole, x, "dense", case.threads)
                 call = partial(dense, x)

@@ -138,7 +138,10 @@ _QUESTIONS = """
 Layers and networks have random weights, pruned layer by layer by magnitude. The networks tables hold milliseconds per
 batch of every way to run the unpruned network and of the engine (`csr_unpruned`: with all weights, `csr`: pruned; the
 network's RGB stem stays dense), all timed in the same interleaved blocks; the speed-up is over the fastest dense way of
-that row, which is named. `~`: timed in the first blocks only, because it was clearly slower. The layers tables hold
+that row, which is named. `~`: timed in the first blocks only, because it was clearly slower. With several threads every
+way has a process of its own that sleeps while another is timed, because idle threads that share a process spin and hold
+the core that others need; rows of older runs, whose `process` is empty in the detail file, shared one and are less
+steady. On one thread all ways share a process. The layers tables hold
 single layers against the faster of torch's two layouts; useful GFLOP/s count the operations with a nonzero weight,
 dense-equivalent ones all of them, and the roof was measured in the same run: `l1`, multiply-adds with one operand each
 from the L1 cache, or `dense`, torch's matrix product. Break-even: the sparsity from which the engine is faster than

@@ -61,6 +61,8 @@ FLOORS = [
         "measure_layers",
         "measure_networks",
         "measure_claims",
+        "network_arms",
+        "workers",
         "journal",
         "runs",
         "settings",

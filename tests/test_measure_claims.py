@@ -10,7 +10,7 @@ from prunebench import backends, measure_claims
 from prunebench.answers import check_answer
 from prunebench.masks import prunable_modules
 from prunebench.measure_claims import ClaimBench, masked_copy
-from prunebench.measure_networks import random_network
+from prunebench.network_arms import random_network
 from prunebench.questions import ClaimCase, LayerCase
 from prunebench.reference import CheckFailed
 from prunebench.shapes import linear
