@@ -26,7 +26,10 @@ def network_breakeven_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
     if not any(run.facts for run in runs):
         return {}
     table = frame(runs)
-    details = detail(table[(table["verdict"] != "unstable") & (table["status"] == "ok")])
+    timed = table[(table["verdict"] != "unstable") & (table["status"] == "ok")]
+    if timed.empty:
+        return {}
+    details = detail(timed)
     found = {}
     for (machine, threads), own in details.groupby(["machine", "threads"]):
         rows = _rows(own)

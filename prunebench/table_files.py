@@ -11,6 +11,7 @@ import pandas as pd
 from prunebench.answer_tables import Key
 from prunebench.atomic import make_folder, write_text
 from prunebench.breakeven_tables import network_breakeven_tables
+from prunebench.claims import claims_table, judge
 from prunebench.errors import UsageError
 from prunebench.layer_tables import breakeven_tables, layer_details, layer_tables
 from prunebench.network_tables import network_details, network_tables
@@ -28,7 +29,7 @@ def write_tables(
     """Write every table of the runs into a folder, remove tables of runs no longer there; returns (files, one table).
 
     That one is of the machine and thread count measured last, of the runs to show (None: of all): the grid's, else
-    the networks', else the layers'.
+    the networks', else the layers', else the claims they are about.
     """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
@@ -73,7 +74,8 @@ def _shown(runs: Sequence[Run]) -> pd.DataFrame:
         table = frame(runs)
         last = table.iloc[-1]
         return main_table(detail(table), str(last["machine"]), int(last["threads"]))
-    return list((network_tables(runs) or layer_tables(runs)).values())[-1]
+    tables = network_tables(runs) or layer_tables(runs)
+    return list(tables.values())[-1] if tables else claims_table(judge(runs))
 
 
 TITLES = {
@@ -136,7 +138,10 @@ _QUESTIONS = """
 Layers and networks have random weights, pruned layer by layer by magnitude. The networks tables hold milliseconds per
 batch of every way to run the unpruned network and of the engine (`csr_unpruned`: with all weights, `csr`: pruned; the
 network's RGB stem stays dense), all timed in the same interleaved blocks; the speed-up is over the fastest dense way of
-that row, which is named. `~`: timed in the first blocks only, because it was clearly slower. The layers tables hold
+that row, which is named. `~`: timed in the first blocks only, because it was clearly slower. With several threads every
+way has a process of its own that sleeps while another is timed, because idle threads that share a process spin and hold
+the core that others need; rows of older runs, whose `process` is empty in the detail file, shared one and are less
+steady. On one thread all ways share a process. The layers tables hold
 single layers against the faster of torch's two layouts; useful GFLOP/s count the operations with a nonzero weight,
 dense-equivalent ones all of them, and the roof was measured in the same run: `l1`, multiply-adds with one operand each
 from the L1 cache, or `dense`, torch's matrix product. Break-even: the sparsity from which the engine is faster than

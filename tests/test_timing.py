@@ -213,6 +213,42 @@ def test_samples_hold_every_arm_and_the_control_twice(monkeypatch):
     assert samples[timing.CONTROL] == pytest.approx([0.02, 0.02])
 
 
+class SelfTimed:
+    """An arm that takes the time of its loops itself."""
+
+    def __init__(self, clock, name, seconds):
+        self.clock, self.name, self.seconds, self.loops = clock, name, seconds, []
+
+    def seconds_per_call(self, loops):
+        self.clock.order.append(self.name)
+        self.clock.now += 1000.0  # the way there and back is no time of the arm
+        self.loops.append(loops)
+        return self.seconds
+
+
+def test_an_arm_may_time_its_own_loops_in_the_same_order_as_any(monkeypatch):
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    arms = {name: SelfTimed(clock, name, seconds) for name, seconds in {"a": 0.001, "b": 1.0}.items()}
+    first = timing.sample(arms, "b", seconds=0.0)
+    assert set(first["a"]) == {0.001}
+    assert set(first["b"]) == set(first[timing.CONTROL]) == {1.0}
+    assert arms["a"].loops == [1, 1] + [5] * MIN_BLOCKS
+    plain, mine = Clock(monkeypatch), clock.order
+    timing.sample({name: plain.arm(name, arm.seconds) for name, arm in arms.items()}, "b", seconds=0.0)
+    looped = [plain.order[0], *(n for before, n in zip(plain.order, plain.order[1:], strict=False) if n != before)]
+    assert [n for n, before in zip(mine, [None, *mine], strict=False) if n != before] == looped
+
+
+def test_a_short_self_timed_arm_is_woken_after_the_pause(monkeypatch):
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    arms = {"a": SelfTimed(clock, "a", 0.001), "b": SelfTimed(clock, "b", 1.0)}
+    timing.sample(arms, "b", seconds=0.0, settle=0.02)
+    assert arms["a"].loops == [1, 1] + [1, 5] * MIN_BLOCKS
+    assert arms["b"].loops == [1] * (2 + 2 * MIN_BLOCKS)  # slow: no loop, no waking, and sized by its first call
+
+
 def test_the_baseline_need_not_be_the_control(monkeypatch):
     clock = Clock(monkeypatch)
     arms = {"a": clock.arm("a", 0.02), "b": clock.arm("b", 0.04), "c": clock.arm("c", 0.01)}

@@ -32,7 +32,7 @@ def same_as_dense(claim: Claim, evidence: Evidence) -> list[Verdict]:
     """Rule `equivalence`: per cell, accuracy minus the dense parent's of the same seed lies within ±margin."""
     verdicts: list[Verdict] = []
     found = []
-    for cell, seeds in checkpoints(evidence.of(claim)).items():
+    for cell, seeds in checkpoints(_with_accuracy(claim, evidence, "accuracy", "accuracy_dense")).items():
         differences = [s.facts["accuracy"] - s.facts["accuracy_dense"] for _, s in sorted(seeds.items())]
         outcome, estimate = equivalence(differences, claim.high, claim.alpha)
         few = len(differences) < claim.scope.seeds
@@ -46,9 +46,13 @@ def same_as_dense(claim: Claim, evidence: Evidence) -> list[Verdict]:
     return [*verdicts, *missing(claim, found)]
 
 
+def _with_accuracy(claim: Claim, evidence: Evidence, *needed: str) -> list[Sample]:
+    return [s for s in evidence.of(claim) if all(s.facts[name] is not None for name in needed)]
+
+
 def ordered(claim: Claim, evidence: Evidence) -> list[Verdict]:
     """Rule `ordering`: per sparsity, accuracy of `first` minus that of `second` on the same seed is above the bound."""
-    found = checkpoints(evidence.of(claim))
+    found = checkpoints(_with_accuracy(claim, evidence, "accuracy"))
     families: dict[Any, dict[float, list[Difference]]] = {}
     for cell, seeds in found.items():
         if getattr(cell, claim.axis) == claim.first:
@@ -112,7 +116,7 @@ def at_equal_latency(claim: Claim, evidence: Evidence) -> list[Verdict]:
     families: dict[Any, dict[float, list[Difference]]] = {}
     unstable: Counter[Any] = Counter()
     beyond: dict[Any, list[Sample]] = {}
-    for first in evidence.of(claim):
+    for first in _with_accuracy(claim, evidence, "accuracy"):
         if getattr(first.cell, claim.axis) != claim.first or first.facts["backend"] != claim.first_backend:
             continue
         key = (_family(first.cell), ", ".join(place_of(first)[1:]), first.machine)
@@ -143,6 +147,7 @@ def _curve(claim: Claim, evidence: Evidence, first: Sample) -> list[Sample]:
         s
         for s in evidence.grid
         if s.facts["backend"] == claim.second_backend
+        and s.facts["accuracy"] is not None
         and (replace(s.cell, sparsity=0.0) == wanted or s.cell == first.cell.control)
         and s.machine_and_threads == first.machine_and_threads
         and s.facts["batch_size"] == first.facts["batch_size"]

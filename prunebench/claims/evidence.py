@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,12 +29,11 @@ class Sample:
     @cached_property
     def id(self) -> str:
         """`mnist: lenet5-mnist-l1-weight-global-agp-s900-seed0-csr-b64`, with `-t2` where it isn't one thread."""
-        if "question" not in self.facts:
+        if self.of_the_grid:
             case = case_of(self.facts).id
         else:
-            f = self.facts
-            about = f["layer"]["id"] if f.get("layer") else Spec.parse(f["cell"]["model"]).slug
-            case = f"{about}-s{per_mille(f['cell']['sparsity'])}-{f['backend']}-b{f['batch_size']}"
+            about = (self.facts.get("layer") or {}).get("id") or Spec.parse(self.model).slug
+            case = f"{about}-s{per_mille(self.sparsity)}-{self.facts['backend']}-b{self.facts['batch_size']}"
         return f"{self.run}: {case}" + (f"-t{self.facts['threads']}" if self.facts["threads"] > 1 else "")
 
     @cached_property
@@ -43,12 +42,32 @@ class Sample:
         return Cell.from_dict(self.facts["cell"])
 
     @property
+    def of_the_grid(self) -> bool:
+        return "question" not in self.facts
+
+    @property
     def repetition(self) -> Hashable:
-        """What it is a repetition of: the cell without its seed, or the network and its sparsity."""
-        if "question" not in self.facts:
-            return repetition_of(self.cell)
-        cell = self.facts["cell"]
-        return (self.facts["question"], cell["model"], cell["sparsity"])
+        """What it is a repetition of: the cell without its seed, or the network or layer at its sparsity."""
+        return repetition_of(self.cell) if self.of_the_grid else (self.method, self.sparsity)
+
+    @property
+    def method(self) -> Hashable:
+        """The same at whatever sparsity."""
+        if self.of_the_grid:
+            return replace(repetition_of(self.cell), sparsity=0.0)
+        return (self.facts["question"], self.model)
+
+    @property
+    def dataset(self) -> str:
+        return self.facts["cell"]["dataset"] or ""
+
+    @property
+    def model(self) -> str:
+        return str(self.facts["cell"]["model"])
+
+    @property
+    def sparsity(self) -> float:
+        return float(self.facts["cell"]["sparsity"])
 
     @property
     def seed(self) -> int:
@@ -110,8 +129,8 @@ def gather(runs: Sequence[Run]) -> Evidence:
                 continue
             one = Sample(run.name, str(run.machine.get("id", "unknown")), facts)
             place = (*one.machine_and_threads, facts["backend"], facts["batch_size"])
-            found, what = (answers, one.id) if "question" in facts else (grid, one.cell)
-            key = (*place, what if isinstance(what, Cell) else what.split(": ", 1)[1])
+            found = grid if one.of_the_grid else answers
+            key = (*place, one.cell if one.of_the_grid else (one.repetition, str(facts.get("layer"))))
             found.pop(key, None)  # re-inserted at the end: the order is that of measuring
             found[key] = one
     return Evidence(tuple(grid.values()), tuple(answers.values()))
@@ -122,12 +141,10 @@ def fitting(sample: Sample, scope: Scope) -> bool:
 
 
 def checkpoints(samples: Iterable[Sample], backends: Sequence[str] = ()) -> dict[Cell, dict[int, Sample]]:
-    """{cell without its seed: {seed: its sample through the preferred backend, measured last}}, accuracies known."""
+    """{cell without its seed: {seed: its sample through the preferred backend, measured last}}."""
     order = tuple(backends) or _PREFERRED
     found: dict[Cell, dict[int, Sample]] = {}
     for one in samples:
-        if one.facts["accuracy"] is None or one.facts["accuracy_dense"] is None:
-            continue
         if backends and one.facts["backend"] not in backends:
             continue
         own = found.setdefault(repetition_of(one.cell), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -17,7 +18,7 @@ from prunebench.claims.verdicts import (
     ratio_texts,
     unstable_or_few,
     verdict,
-    where_of,
+    where_measured,
 )
 from prunebench.layer_tables import breakeven
 from prunebench.statistics import (
@@ -35,9 +36,9 @@ from prunebench.statistics import (
 def counted(claim: Claim, evidence: Evidence) -> list[Verdict]:
     """Rule `count`: exact ratios of dense to pruned; the least favourable seed decides (`reached`: the most)."""
     groups: dict[Hashable, list[Sample]] = {}
-    for cell, seeds in checkpoints(evidence.of(claim), claim.scope.backends).items():
-        key = (cell.dataset, cell.model) if claim.direction == "reached" else cell
-        groups.setdefault(key, []).extend(one for _, one in sorted(seeds.items()))
+    for one in _counts(claim, evidence):
+        key = (one.dataset, one.model) if claim.direction == "reached" else one.repetition
+        groups.setdefault(key, []).append(one)
     verdicts: list[Verdict] = []
     found = []
     for samples in groups.values():
@@ -45,43 +46,56 @@ def counted(claim: Claim, evidence: Evidence) -> list[Verdict]:
         known = [(ratio, s) for ratio, s in ratios if ratio is not None]
         if known:
             verdicts.append(_counted(claim, known))
-            found += [(s.cell.dataset, s.cell.model, s.cell.sparsity) for _, s in known]
+            found += [(s.dataset, s.model, s.sparsity) for _, s in known]
     # Whether a bound is reached is one question a network: its verdict tells itself which sparsities are missing.
     everywhere = product(found, claim.scope.sparsities) if claim.direction == "reached" else ()
+    claim = replace(claim, scope=replace(claim.scope, batch_sizes=()))
     return [*verdicts, *missing(claim, [*found, *((d, m, s) for (d, m, _), s in everywhere)])]
+
+
+def _counts(claim: Claim, evidence: Evidence) -> list[Sample]:
+    """The samples to count: of a cell one for every seed, as its counts are the same through every backend."""
+    samples = evidence.of(claim)
+    if claim.source != "grid":
+        return samples
+    cells = checkpoints(samples, claim.scope.backends).values()
+    return [one for seeds in cells for _, one in sorted(seeds.items())]
 
 
 def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
     values = [ratio for ratio, _ in known]
     decisive = min(values) if claim.direction == "at_least" else max(values)
     samples = [s for _, s in known]
-    cell = samples[values.index(decisive)].cell
+    one = samples[values.index(decisive)]
     fits = claim.low <= decisive <= claim.high
     outcome = HOLDS if fits else REFUTED
     reason = "exact; the least favourable seed decides"
     if claim.direction == "reached":
-        measured = len({s.cell.sparsity for s in samples})
+        measured = len({s.sparsity for s in samples})
         outcome = HOLDS if fits else REFUTED if measured == len(claim.scope.sparsities) else UNDECIDED
         of = f"{measured} of the scope's {len(claim.scope.sparsities)} sparsities measured"
-        reason = f"exact; the most favourable, {percent(cell.sparsity)}; {of}"
+        reason = f"exact; the most favourable, {percent(one.sparsity)}; {of}"
     elif len(values) < claim.scope.seeds:
         outcome, reason = UNDECIDED, f"{len(values)} of at least {claim.scope.seeds} seeds measured"
     return verdict(
         claim,
-        where_of(cell, *(f"dense over {backend}" for backend in claim.scope.backends)),
+        where_measured(one, *(f"dense over {backend}" for backend in claim.scope.backends)),
         outcome,
         samples,
         estimate=f"{decisive:.2f}×",
         interval=f"exact, {min(values):.2f} to {max(values):.2f}",
         n=len(values),
         reason=reason,
-        command=command_for(claim, models=cell.model) if outcome == UNDECIDED else "",
+        command=command_for(claim, models=one.model) if outcome == UNDECIDED else "",
     )
 
 
 def _ratio(claim: Claim, evidence: Evidence, sample: Sample) -> float | None:
     """Dense over pruned; None where a fact that it needs is missing."""
     f = sample.facts
+    if not sample.of_the_grid:
+        dense_bytes = f.get("dense_resident_bytes")
+        return float(dense_bytes / f["resident_bytes"]) if dense_bytes and f["resident_bytes"] else None
     needed = ("parameters", "prunable", "nonzeros", "disk_bytes", "dense_disk_bytes", "resident_bytes")
     if not all(f[name] for name in needed):
         return None
@@ -104,9 +118,8 @@ def timed(claim: Claim, evidence: Evidence) -> list[Verdict]:
     for samples in _repetitions(evidence.of(claim)).values():
         first = samples[0]
         ratios, used, unstable = _stable_ratios(claim, evidence, samples)
-        where, about = _where(first, claim), first.facts["cell"]
-        place = (about["dataset"] or "", about["model"], (about["sparsity"], first.facts["batch_size"]))
-        found.append(place)
+        where = where_measured(first, *place_of(first), f"against {claim.against or first.facts['baseline']}")
+        found.append((first.dataset, first.model, (first.sparsity, first.facts["batch_size"])))
         texts: dict[str, Any] = {}
         estimate = geometric(ratios) if ratios else None
         if estimate is not None:
@@ -114,7 +127,7 @@ def timed(claim: Claim, evidence: Evidence) -> list[Verdict]:
             texts = ratio_texts(estimate, claim.quantity == "slowdown")
         if estimate is None or len(ratios) < claim.scope.seeds:
             outcome, reason = unstable_or_few(claim, len(ratios), unstable)
-            command = command_for(claim, models=about["model"])
+            command = command_for(claim, models=first.model)
             verdicts.append(verdict(claim, where, outcome, samples, **texts, reason=reason, command=command))
         else:
             outcome = within(estimate, claim.low, claim.high)
@@ -150,14 +163,6 @@ def _stable_ratios(
     return ratios, used, unstable
 
 
-def _where(sample: Sample, claim: Claim) -> str:
-    place = (*place_of(sample), f"against {claim.against or sample.facts['baseline']}")
-    if "question" not in sample.facts:
-        return where_of(sample.cell, *place)
-    cell = sample.facts["cell"]
-    return ", ".join([cell["model"], "random weights", percent(cell["sparsity"]), *place])
-
-
 def _side(claim: Claim, estimate: Estimate, outcome: str) -> str:
     if outcome == UNDECIDED:
         return "the interval lies across the bound"
@@ -172,9 +177,8 @@ def paying(claim: Claim, evidence: Evidence) -> list[Verdict]:
     curves: dict[Hashable, dict[float, list[Sample]]] = {}
     for samples in _repetitions(evidence.of(claim)).values():
         one = samples[0]
-        rest = (one.cell.dataset, one.cell.model, one.cell.recipe, one.cell.criterion, one.cell.scope)
-        key = (*rest, one.facts["backend"], one.facts["batch_size"], *one.machine_and_threads)
-        curves.setdefault(key, {})[one.cell.sparsity] = samples
+        key = (one.method, one.facts["backend"], one.facts["batch_size"], *one.machine_and_threads)
+        curves.setdefault(key, {})[one.sparsity] = samples
     verdicts: list[Verdict] = []
     found = []
     for by_sparsity in curves.values():
@@ -184,8 +188,7 @@ def paying(claim: Claim, evidence: Evidence) -> list[Verdict]:
         for sparsity, samples in sorted(by_sparsity.items()):
             ratios, own, _ = _stable_ratios(claim, evidence, samples)
             used += own
-            cell = samples[0].cell
-            found.append((cell.dataset, cell.model, (sparsity, samples[0].facts["batch_size"])))
+            found.append((samples[0].dataset, samples[0].model, (sparsity, samples[0].facts["batch_size"])))
             if len(ratios) < claim.scope.seeds:
                 outcomes.append(UNSTABLE)
                 continue
@@ -211,10 +214,9 @@ def _paying(
         part = f"{len(outcomes)} of {len(claim.scope.sparsities)} sparsities"
         reason = "an interval lies across 1" if whole else part
     measured = "at " + ", ".join(percent(s) for s, _ in points) if points else "–"
-    cell = one.cell
-    where = f"{cell.dataset} {cell.model}, {cell.criterion} {cell.granularity} {cell.scope} {cell.schedule}"
+    where = where_measured(one, *place_of(one)).replace(f", {percent(one.sparsity)},", ",", 1)
     return verdict(
-        claim, ", ".join([where, *place_of(one)]), outcome, used, estimate=f"break-even: {breakeven(points)}",
+        claim, where, outcome, used, estimate=f"break-even: {breakeven(points)}",
         interval=measured, n=len(points), reason=reason,
-        command="" if whole else command_for(claim, models=cell.model),
+        command="" if whole else command_for(claim, models=one.model),
     )  # fmt: skip

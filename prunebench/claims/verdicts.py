@@ -92,6 +92,13 @@ def where_of(cell: Cell, *more: str) -> str:
     return ", ".join([f"{cell.dataset} {cell.model}", method, percent(cell.sparsity), *more])
 
 
+def where_measured(sample: Sample, *more: str) -> str:
+    """The same for any measured case; a question beside the grid has random weights and no method."""
+    if sample.of_the_grid:
+        return where_of(sample.cell, *more)
+    return ", ".join([sample.model, "random weights", percent(sample.sparsity), *more])
+
+
 def place_of(sample: Sample) -> tuple[str, ...]:
     """Backend, batch size and threads, for where_of."""
     threads = sample.facts["threads"]
@@ -110,6 +117,8 @@ def command_for(claim: Claim, **chosen: Any) -> str:
     """The pytest command that measures a claim's scope, or the part of it chosen by replacing lists of the scope."""
     changes: dict[str, Any] = {name: (value,) for name, value in chosen.items()}
     scope = replace(claim.scope, **changes)
+    if claim.source == "claims":  # its cases are few, and measured together
+        return "pytest benchmarks/test_claims.py --benchmark-save=claims"
     if claim.source != "grid":
         aside: dict[str, Sequence[Any]] = {
             "models": scope.models, "sparsities": scope.sparsities, "batch-sizes": scope.batch_sizes,
