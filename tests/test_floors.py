@@ -42,8 +42,9 @@ FLOORS = [
         "engine",
         "kernels",
         "backends",
+        "compaction",
     },
-    {"pruner", "compaction", "training", "training_state", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "training", "training_state", "regrow", "timing", "reference", "roofs"},
     {
         "store",
         "pipeline",
@@ -81,7 +82,7 @@ FLOORS = [
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On the floor of rooms one room may use another only where the design says so.
-ROOMS_BESIDE = {("backends", "engine"), ("kernels", "engine")}
+ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine")}
 
 
 def modules() -> list[Path]:
