@@ -1,4 +1,4 @@
-"""The `prunebench` command: list, run, sweep, tables, doctor. Exit codes: 0 done, 1 a failed check, 2 a usage error."""
+"""The `prunebench` command: one function per subcommand. Exit codes: 0 done, 1 a failed check, 2 a usage error."""
 
 from __future__ import annotations
 
@@ -86,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
         "--results", metavar="DIR", help="folder with runs/ and tables/; default results of the project"
     )
     tables.set_defaults(run=_tables)
+
+    claims = commands.add_parser("claims", help="judge the registered claims by saved runs, write results/claims.md")
+    claims.add_argument("runs", nargs="*", metavar="RUN", help="what to print verdicts from; none means all")
+    claims.add_argument("--format", default="github", help="how to print: github, csv, html or latex")
+    claims.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
+    claims.set_defaults(run=_claims)
 
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
@@ -213,6 +219,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _tables(options: argparse.Namespace) -> int:
     from prunebench import readme
+    from prunebench.claims.files import write_claims
     from prunebench.rendering import FORMATS, render
     from prunebench.runs import load_runs
     from prunebench.table_files import write_tables
@@ -224,12 +231,29 @@ def _tables(options: argparse.Namespace) -> int:
     # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
     everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
     files, main_table = write_tables(list(everything.values()), results / "tables", show=chosen)
+    files += write_claims(list(everything.values()), results)
     print(render(main_table, options.format), end="")
-    print(f"{len(files)} files in {results / 'tables'}", file=sys.stderr)
+    print(f"{len(files)} files in {results}", file=sys.stderr)
     try:
         readme.refresh(results.parent / "README.md", list(everything.values()))
     except UsageError as error:
         _stderr(f"prunebench: README.md is left as it was: {error}")
+    return 0
+
+
+def _claims(options: argparse.Namespace) -> int:
+    from prunebench.claims import judge
+    from prunebench.claims.files import printed, write_claims
+    from prunebench.rendering import FORMATS
+    from prunebench.runs import load_runs
+
+    if options.format not in FORMATS:
+        raise unknown("format", options.format, FORMATS)
+    results = Path(options.results) if options.results else settings.project_root() / "results"
+    chosen = load_runs(results / "runs", options.runs)
+    everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
+    print(printed(judge(chosen), options.format), end="")
+    write_claims(list(everything.values()), results)
     return 0
 
 

@@ -15,7 +15,7 @@ from prunebench.facts import FIELDS, TEXTS
 from prunebench.rendering import FORMATS, render
 from prunebench.runs import Run
 
-__all__ = ["FORMATS", "bytes_table", "detail", "frame", "main_table", "render"]
+__all__ = ["FORMATS", "backends_of", "bytes_table", "detail", "frame", "labels_of", "main_table", "render"]
 
 _CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "sparsity"]
 _GROUP = ["machine", "threads", *_CELL, "batch_size"]
@@ -91,27 +91,27 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     One machine and thread count only: timings of different ones never share a column.
     """
     mine = details[(details["machine"] == machine) & (details["threads"] == threads)]
-    backends = _backends(mine)
+    backends = backends_of(mine)
     rows = []
     for _, group in mine.groupby([*_CELL, "batch_size"], sort=False):
         by_backend = {str(row["backend"]): row for _, row in group.iterrows()}
         present = [by_backend[b] for b in backends if b in by_backend]
         first = next((row for row in present if row["n"] > 0), present[0])
         facts = {"accuracy %": _accuracy(first, present), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first)}
-        rows.append({**_labels(first), **facts, **{b: _speed(by_backend.get(b)) for b in backends}})
+        rows.append({**labels_of(first), **facts, **{b: _speed(by_backend.get(b)) for b in backends}})
     return pd.DataFrame(rows)
 
 
 def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFrame:
     """Bytes of weights: on disk, dense and compressed, and in memory per backend; one row per cell."""
     mine = details[(details["machine"] == machine) & (details["threads"] == threads) & (details["n"] > 0)]
-    backends = _backends(mine)
+    backends = backends_of(mine)
     rows = []
     for _, group in mine.groupby(_CELL, sort=False):
         first = group.iloc[0]
         resident = group.groupby("backend")["resident_bytes"].mean()
         ratio = first["parameters"] / (first["parameters"] - first["prunable"] + first["nonzeros"])
-        labels = {k: v for k, v in _labels(first).items() if k != "batch"}
+        labels = {k: v for k, v in labels_of(first).items() if k != "batch"}
         disk = {
             "parameters": f"{ratio:.1f}× fewer",
             "dense file": _kb(first["dense_disk_bytes"]),
@@ -121,7 +121,8 @@ def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _backends(details: pd.DataFrame) -> list[str]:
+def backends_of(details: pd.DataFrame) -> list[str]:
+    """The backends measured, in the order of their columns."""
     found = set(details["backend"])
     known = [b for b in ("dense", "masked", "scipy_csr", "csr") if b in found]
     return known + sorted(found - set(known))
@@ -131,7 +132,8 @@ def _kb(count: float | None) -> str:
     return "–" if count is None or np.isnan(count) else f"{count / 1000:,.1f} kB"
 
 
-def _labels(row: pd.Series) -> dict[str, str]:
+def labels_of(row: pd.Series) -> dict[str, str]:
+    """What a row is about, as it stands in its first columns."""
     pair = copied(row["scope"])
     if row["criterion"] == NONE:
         method = "unpruned"

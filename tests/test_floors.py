@@ -30,6 +30,7 @@ FLOORS = [
         "answers",
         "shapes",
         "rows",
+        "statistics",
     },
     {
         "datasets",
@@ -60,6 +61,7 @@ FLOORS = [
         "measure",
         "measure_layers",
         "measure_networks",
+        "measure_claims",
         "network_arms",
         "workers",
         "journal",
@@ -68,7 +70,9 @@ FLOORS = [
     },
     {
         "tables",
+        "claims",
         "answer_tables",
+        "breakeven_tables",
         "layer_tables",
         "network_tables",
         "table_files",
