@@ -1,4 +1,7 @@
-"""The `prunebench` command: list, run, sweep, tables, doctor. Exit codes: 0 done, 1 a failed check, 2 a usage error."""
+"""The `prunebench` command: list, run, sweep, tables, compare, doctor.
+
+Exit codes: 0 done, 1 a failed check, 2 a usage error.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from prunebench import __version__, profiles, settings
+from prunebench import __version__, compare_command, profiles, settings
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -87,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     tables.set_defaults(run=_tables)
 
+    compare_command.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
     )
