@@ -43,8 +43,8 @@ def notes(result: Result) -> list[str]:
         )
     elif result.timed:
         said.append(
-            "Change: speed-up of B over speed-up of A, above 1 where B is faster. Each is over the fastest dense way of "
-            "its own run (where the two had different ones, over one that both timed), from interleaved blocks, and "
+            "Change: speed-up of B over speed-up of A, above 1 where B is faster. Each is over the fastest dense way "
+            "of its own run (where the two had different ones, over one that both timed), from interleaved blocks, and "
             "their 95 % intervals are combined on the log scale. The runs themselves weren't interleaved: the raw "
             "seconds stand beside it, and what slowed only one of backend and baseline in only one run is not in the "
             "intervals."
