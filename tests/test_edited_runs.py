@@ -139,7 +139,7 @@ DETAIL_ONLY = ("accuracy_dense", "relative_error", "macs", "macs_dense", "baseli
 
 
 def expected_of_grid(project, f, by_backend, field):
-    """The cells that depend on a field of one case, by what docs/reading-results.md says of the tables."""
+    """The cells that depend on a field of one case, by the meaning of the tables."""
     tail = f"{f['machine']}-t{f['threads']}.md"
     columns = set()
     if field == "accuracy":
