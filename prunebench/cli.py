@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from prunebench import __version__, profiles, settings
+from prunebench import __version__, compare_command, profiles, settings
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     claims.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
     claims.set_defaults(run=_claims)
 
+    compare_command.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
     )
