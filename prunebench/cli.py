@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from prunebench import __version__, profiles, settings
+from prunebench import __version__, compare_command, profiles, report_command, settings
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -87,18 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     tables.set_defaults(run=_tables)
 
-    report = commands.add_parser("report", help="one HTML page of the saved runs, to open in a browser or to send")
-    report.add_argument("runs", nargs="*", metavar="RUN", help="a saved run's name, number or path; none means all")
-    report.add_argument("--output", metavar="FILE", help="default report.html in the folder of results")
-    report.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
-    report.set_defaults(run=_report)
-
     claims = commands.add_parser("claims", help="judge the registered claims by saved runs, write results/claims.md")
     claims.add_argument("runs", nargs="*", metavar="RUN", help="what to print verdicts from; none means all")
     claims.add_argument("--format", default="github", help="how to print: github, csv, html or latex")
     claims.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
     claims.set_defaults(run=_claims)
 
+    compare_command.add_to(commands)
+    report_command.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
     )
@@ -244,16 +240,6 @@ def _tables(options: argparse.Namespace) -> int:
         readme.refresh(results.parent / "README.md", list(everything.values()))
     except UsageError as error:
         _stderr(f"prunebench: README.md is left as it was: {error}")
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from prunebench.report import write_report
-    from prunebench.runs import load_runs
-
-    results = Path(options.results) if options.results else settings.project_root() / "results"
-    page = write_report(load_runs(results / "runs", options.runs), Path(options.output or results / "report.html"))
-    print(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
 
 

@@ -35,9 +35,13 @@ from prunebench.workers import WorkerFailed
 if TYPE_CHECKING:
     from torch import nn
 
-TRIAL_SHARE = 0.1  # of the time of a measurement; one block at least
+TRIAL_SHARE = 0.1  # of the time of a measurement
+TRIAL_BLOCKS = 2  # at least, and an arm's better one counts: a single unlucky turn would drop the fastest
 DROPPED_ABOVE = 1.35  # a dense arm this much slower than the fastest in the trial is timed no further
 SETTLE_SECONDS = 0.02  # threads of OpenMP, ONNX Runtime and OpenVINO spin for a while after their work
+# Threads that have slept wake on the core of whoever wakes them: until the system moves them, two of them share one.
+TEAM_SECONDS = 0.05
+TEAM_SHARE = 3  # and so a measurement takes as many times as long
 
 
 class NetworkBench:
@@ -101,16 +105,17 @@ class NetworkBench:
                 del calls[lost.worker]
 
     def _compared(self, case: NetworkCase, arms: dict[str, Any], calls: dict[str, Arm]) -> tuple[Comparison, str]:
-        settle = SETTLE_SECONDS if case.threads > 1 else 0.0
+        pace = {"settle": SETTLE_SECONDS, "arm_seconds": TEAM_SECONDS} if case.threads > 1 else {}
         ours = {case.backend, UNPRUNED}
         first = next((name for name in calls if name not in ours), None)
         if first is None:
             raise PrunebenchError(f"{case.id}: no dense way to run {case.model} is left to compare with")
-        trial = sample(calls, first, seconds=TRIAL_SHARE * self.timing_seconds, least=1, settle=settle)
+        trial = sample(calls, first, seconds=TRIAL_SHARE * self.timing_seconds, least=TRIAL_BLOCKS, **pace)
         control = _fastest(trial, calls, ours)
         limit = DROPPED_ABOVE * np.median(trial[control])
-        kept = {n: c for n, c in calls.items() if n in ours or np.median(trial[n]) <= limit}
-        samples = sample(kept, control, seconds=self.timing_seconds, settle=settle)
+        kept = {n: c for n, c in calls.items() if n in ours or min(trial[n]) <= limit}
+        seconds = self.timing_seconds * (TEAM_SHARE if pace else 1)
+        samples = sample(kept, control, seconds=seconds, **pace)
         # Which one is the fastest is decided by the blocks that count: the trial only chose whom to time on.
         baseline = _fastest(samples, kept, ours)
         found = judge_all(samples, baseline, control)

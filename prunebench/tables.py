@@ -12,7 +12,7 @@ import pandas as pd
 from prunebench.cell import NONE
 from prunebench.controls import copied
 from prunebench.errors import UsageError
-from prunebench.facts import FIELDS
+from prunebench.facts import FIELDS, TEXTS
 from prunebench.rendering import FORMATS, render
 from prunebench.runs import Run
 
@@ -20,7 +20,7 @@ __all__ = ["FORMATS", "backends_of", "bytes_table", "detail", "frame", "labels_o
 
 _CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "sparsity"]
 _GROUP = ["machine", "threads", *_CELL, "batch_size"]
-_NUMBERS = [f for f in FIELDS if f not in ("baseline", "verdict", "collapse")]
+_NUMBERS = [f for f in FIELDS if f not in TEXTS]
 _DECIDED = ("faster", "slower")
 BACKENDS_APART = 0.0005  # accuracies of one checkpoint through two backends are called different beyond 0.05 points
 
@@ -32,6 +32,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
         for facts in run.facts:
             cell = facts["cell"]
             rows.append({
+                **dict.fromkeys(FIELDS),  # those that an older run didn't know are null
                 **{k: v for k, v in facts.items() if k not in ("cell", "schema")}, **{k: cell[k] for k in _CELL},
                 "seed": cell["seed"], "recipe": cell["recipe"]["name"], "identity": json.dumps(cell, sort_keys=True),
                 "machine": run.machine.get("id", "unknown"), "run": run.name, "datetime": run.datetime,
@@ -55,7 +56,7 @@ def detail(table: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip([*_GROUP, "backend"], key, strict=True)) | {
             "n": len(ok), "accuracy_std": ok["accuracy"].std(ddof=1) if len(ok) > 1 else np.nan,
             "status": _shared(group["status"]), "verdict": _shared(ok["verdict"]), "baseline": _shared(ok["baseline"]),
-            "collapse": _shared(ok["collapse"]), "cases": len(group),
+            "collapse": _shared(ok["collapse"]), "not_pruned": _shared(ok["not_pruned"]), "cases": len(group),
         }  # fmt: skip
         for name in _NUMBERS:
             geometric = name.startswith("speedup")
@@ -166,7 +167,9 @@ def _accuracy(row: pd.Series, others: Sequence[pd.Series]) -> str:
 def _nonzeros(row: pd.Series) -> str:
     if row["n"] == 0:
         return "–"
-    return f"{row['nonzeros']:,.0f} of {row['prunable']:,.0f}" + (" (layer collapse)" if row["collapse"] else "")
+    noted = [("layer collapse", row["collapse"]), ("some layers left dense", row["not_pruned"])]
+    said = "; ".join(words for words, what in noted if what)
+    return f"{row['nonzeros']:,.0f} of {row['prunable']:,.0f}" + (f" ({said})" if said else "")
 
 
 def _disk(row: pd.Series) -> str:

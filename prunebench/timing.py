@@ -63,15 +63,17 @@ def sample(
     seed: int = 0,
     least: int = MIN_BLOCKS,
     settle: float = 0.0,
+    arm_seconds: float = ARM_SECONDS,
 ) -> dict[str, list[float]]:
     """Seconds per call of every arm, one sample a block, and of the control arm a second time under "a/a".
 
     Stops after `seconds`, or where every ratio to the control is precise, but not before `least` blocks. settle:
-    seconds to sleep before an arm's turn, so that threads of another runtime that spin after their work fall asleep.
+    seconds to sleep before an arm's turn, so that threads of another runtime that spin after their work fall asleep;
+    the arm then runs its loop untimed first. arm_seconds: how long a loop lasts at least.
     """
     names = [*arms, CONTROL]
     calls = {**arms, CONTROL: arms[control]}
-    loops = {name: _loops(call) for name, call in calls.items()}
+    loops = {name: _loops(call, arm_seconds) for name, call in calls.items()}
     rng = np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name in names}
     enabled = gc.isenabled()
@@ -82,8 +84,8 @@ def sample(
             for name in rng.permutation(names):
                 if settle:
                     time.sleep(settle)
-                    if loops[name] > 1:  # wakes the arm's own threads; a slow arm's first call is long enough for that
-                        seconds_per_call(calls[name], 1)
+                    if loops[name] > 1:  # a slow arm's first call is long enough to wake its threads
+                        seconds_per_call(calls[name], loops[name])
                 samples[name].append(seconds_per_call(calls[name], loops[name]))
             blocks = len(samples[CONTROL])
             late = time.perf_counter() >= end
@@ -106,11 +108,11 @@ def judge_all(
     }
 
 
-def _loops(arm: Arm) -> int:
+def _loops(arm: Arm, arm_seconds: float) -> int:
     once = seconds_per_call(arm, 1)
     if once < SLOW_SECONDS:  # a slow call is its own warm-up, and needs no loop whatever its second time is
         once = seconds_per_call(arm, 1)
-    return max(1, math.ceil(ARM_SECONDS / max(once, 1e-7)))
+    return max(1, math.ceil(arm_seconds / max(once, 1e-7)))
 
 
 def seconds_per_call(arm: Arm, loops: int) -> float:

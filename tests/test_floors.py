@@ -43,8 +43,9 @@ FLOORS = [
         "engine",
         "kernels",
         "backends",
+        "compaction",
     },
-    {"pruner", "compaction", "training", "training_state", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "training", "training_state", "regrow", "timing", "reference", "roofs"},
     {
         "store",
         "pipeline",
@@ -78,6 +79,11 @@ FLOORS = [
         "rendering",
         "readme",
         "report",
+        "report_command",
+        "compared_cases",
+        "comparison",
+        "comparison_tables",
+        "compare_command",
         "progress",
         "pytest_plugin",
         "pytest_session",
@@ -86,7 +92,7 @@ FLOORS = [
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On the floor of rooms one room may use another only where the design says so.
-ROOMS_BESIDE = {("backends", "engine"), ("kernels", "engine")}
+ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine")}
 
 
 def modules() -> list[Path]:
