@@ -1,4 +1,7 @@
-"""The `prunebench` command: list, run, sweep, tables, doctor. Exit codes: 0 done, 1 a failed check, 2 a usage error."""
+"""The `prunebench` command: list, run, sweep, tables, plots, doctor.
+
+Exit codes: 0 done, 1 a failed check, 2 a usage error.
+"""
 
 from __future__ import annotations
 
@@ -79,13 +82,21 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--executor", default="local", help="local")
     sweep.set_defaults(run=_sweep)
 
-    tables = commands.add_parser("tables", help="write results/tables from saved runs and print the main table")
+    tables = commands.add_parser(
+        "tables", help="write results/tables and results/plots from saved runs and print the main table"
+    )
     tables.add_argument("runs", nargs="*", metavar="RUN", help="a saved run's name, number or path; none means all")
     tables.add_argument("--format", default="github", help="how to print: github, csv, html or latex")
     tables.add_argument(
         "--results", metavar="DIR", help="folder with runs/ and tables/; default results of the project"
     )
     tables.set_defaults(run=_tables)
+
+    plots = commands.add_parser("plots", help="draw saved runs as SVG and PNG, each with a CSV of what is drawn")
+    plots.add_argument("runs", nargs="*", metavar="RUN", help="as for tables; needs --to")
+    plots.add_argument("--results", metavar="DIR", help="as for tables")
+    plots.add_argument("--to", metavar="DIR", help="folder to write into; default plots/ beside runs/")
+    plots.set_defaults(run=_plots)
 
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
@@ -213,24 +224,43 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _tables(options: argparse.Namespace) -> int:
     from prunebench import readme
+    from prunebench.plots import write_plots
     from prunebench.rendering import FORMATS, render
     from prunebench.runs import load_runs
     from prunebench.table_files import write_tables
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = _results(options)
     chosen = load_runs(results / "runs", options.runs)
     # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
     everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
     files, main_table = write_tables(list(everything.values()), results / "tables", show=chosen)
     print(render(main_table, options.format), end="")
     print(f"{len(files)} files in {results / 'tables'}", file=sys.stderr)
+    drawn = write_plots(list(everything.values()), results / "plots")
+    print(f"{len(drawn)} files in {results / 'plots'}", file=sys.stderr)
     try:
         readme.refresh(results.parent / "README.md", list(everything.values()))
     except UsageError as error:
         _stderr(f"prunebench: README.md is left as it was: {error}")
     return 0
+
+
+def _plots(options: argparse.Namespace) -> int:
+    from prunebench.plots import write_plots
+    from prunebench.runs import load_runs
+
+    if options.runs and not options.to:
+        raise UsageError("plots of some runs need --to DIR: in results/plots they would remove those of the others")
+    results = _results(options)
+    folder = Path(options.to) if options.to else results / "plots"
+    print(f"{len(write_plots(load_runs(results / 'runs', options.runs), folder))} files in {folder}", file=sys.stderr)
+    return 0
+
+
+def _results(options: argparse.Namespace) -> Path:
+    return Path(options.results) if options.results else settings.project_root() / "results"
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -70,6 +70,7 @@ FLOORS = [
         "network_tables",
         "table_files",
         "rendering",
+        "plots",
         "readme",
         "progress",
         "pytest_plugin",
