@@ -77,6 +77,8 @@ FLOORS = [
         "network_tables",
         "table_files",
         "rendering",
+        "plots",
+        "plots_command",
         "readme",
         "report",
         "report_command",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +14,8 @@ from markupsafe import Markup
 from prunebench import __version__
 from prunebench.atomic import write_bytes
 from prunebench.errors import UsageError
+from prunebench.plots import plots_of
+from prunebench.plots.files import vector
 from prunebench.report import about, parts
 from prunebench.report.verdicts import verdicts_of
 from prunebench.runs import Run
@@ -25,16 +27,16 @@ _PLAIN = " ;/?:@=$,+!*()'-_.~"
 
 def write_report(runs: Sequence[Run], path: Path) -> Path:
     """Write the page of the runs; UsageError where they hold no result or the file can't be written."""
-    text = page(runs)
+    text = page(runs, [(plot.title, vector(plot).decode()) for plot in plots_of(runs)])
     # What can't be written as UTF-8 (half a surrogate pair in an edited run) becomes a question mark.
     write_bytes(path, text.encode(errors="replace"))
     return path
 
 
-def page(runs: Sequence[Run], figures: Mapping[str, str] | None = None) -> str:
+def page(runs: Sequence[Run], figures: Sequence[tuple[str, str]] = ()) -> str:
     """The page as text; the same runs give the same text. UsageError where they hold no result.
 
-    figures: {title: SVG}.
+    figures: (title, SVG) of each plot.
     """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
@@ -54,7 +56,7 @@ def page(runs: Sequence[Run], figures: Mapping[str, str] | None = None) -> str:
         script=Markup(script),
         version=__version__,
         verdicts=verdicts_of(runs),
-        figures=[(title, _address(svg)) for title, svg in (figures or {}).items()],
+        figures=[(title, _address(svg)) for title, svg in figures],
         sections=parts.sections_of(runs),
         troubles=about.troubles(runs),
         sources=about.sources(runs),

@@ -27,7 +27,7 @@ SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>50 % of #1 &amp; "more"</te
 
 def test_the_same_runs_give_the_same_page():
     runs = [run(*grid()), answers_run(layer(), network(), name="other")]
-    assert page(runs, {"a plot": SVG}) == page(runs, {"a plot": SVG})
+    assert page(runs, [("a plot", SVG)]) == page(runs, [("a plot", SVG)])
     assert page([run(*grid())]) == page([run(*reversed(grid()))])
 
 
@@ -89,7 +89,7 @@ def test_a_long_table_gives_its_first_rows_to_everyone_and_the_rest_to_the_scrip
 
 
 def test_it_asks_nothing_of_the_outside_and_runs_only_its_own_script():
-    text = page(load_runs(ROOT / "results" / "runs"), {"a plot": SVG})
+    text = page(load_runs(ROOT / "results" / "runs"), [("a plot", SVG)])
     assert len(text) < 5_000_000
     found = Reader(text)
     for tag, given in found.elements:
@@ -110,7 +110,7 @@ def test_it_asks_nothing_of_the_outside_and_runs_only_its_own_script():
 def test_words_of_a_run_are_never_markup(tmp_path):
     runs, places = hostile_runs(tmp_path)
     assert places > 100
-    found = Reader(page(runs, {"<script>alert(1)</script>": SVG}))
+    found = Reader(page(runs, [("<script>alert(1)</script>", SVG)]))
     assert [given for tag, given in found.elements if tag == "script" and not given] == [{}]
     assert not [given for tag, given in found.elements if any(name.startswith("on") for name in given)]
     assert {given["src"][:15] for tag, given in found.elements if tag == "img"} == {"data:image/svg+"}

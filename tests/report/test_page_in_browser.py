@@ -55,7 +55,7 @@ def written(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "page.html"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("prunebench.report.about.sources", lambda _: block_of("runs", "Runs", pd.DataFrame(rows)))
-        path.write_text(page(runs, {"accuracy against sparsity": SVG}))
+        path.write_text(page(runs, [("accuracy against sparsity", SVG)]))
     return path
 
 
