@@ -57,7 +57,7 @@ def _compared(rows: pd.DataFrame, view: str) -> pd.DataFrame:
     pairs = [copied(scope) for scope in rows["scope"]]
     own = [pair is None for pair in pairs]
     if view != "control":
-        kept = rows[own]
+        kept = rows.loc[own]  # a list without a row chooses rows all the same
         return kept.assign(series=kept[view])
     # A twin stands in its original's panel, under the name of the criterion that chose the weights.
     criteria = [c if pair is None else pair[0] for c, pair in zip(rows["criterion"], pairs, strict=True)]

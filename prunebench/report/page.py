@@ -56,7 +56,7 @@ def page(runs: Sequence[Run], figures: Sequence[tuple[str, str]] = ()) -> str:
         script=Markup(script),
         version=__version__,
         verdicts=verdicts_of(runs),
-        figures=[(title, _address(svg)) for title, svg in figures],
+        figures=_grouped(figures),
         sections=parts.sections_of(runs),
         troubles=about.troubles(runs),
         sources=about.sources(runs),
@@ -80,6 +80,14 @@ def _policy(style: str, script: str) -> str:
 
 def _hash(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _grouped(figures: Sequence[tuple[str, str]]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """(kind, [(title, address)]): a plot's kind is what its title says before the colon."""
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for title, svg in figures:
+        groups.setdefault(title.partition(":")[0], []).append((title, _address(svg)))
+    return list(groups.items())
 
 
 def _address(svg: str) -> str:

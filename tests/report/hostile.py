@@ -16,6 +16,7 @@ ATTACKS = (
     '"><img src=x onerror="window.hacked=1;alert(1)">',
     "'><svg onload=window.hacked=1>{{ 7*7 }}",
     "</script></style></title><!--<script>window.hacked=1</script>",
+    "$\\frac{1}{<b onclick=alert(1)>_^",
 )
 FILE_NAME = "<img src=x onerror=window.hacked=1>"
 

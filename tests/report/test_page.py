@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 from dataclasses import replace
 
@@ -9,13 +10,14 @@ import pandas as pd
 import pytest
 from hostile import ROOT, hostile_runs
 from reading import Reader
-from running import prunebench
+from running import BIN, command, prunebench
 from test_answer_tables import layer, network
 from test_answer_tables import run as answers_run
 from test_tables import CONTROL, PRUNED, facts, grid, run
 
 from prunebench.claims import registered
 from prunebench.errors import UsageError
+from prunebench.plots import plots_of
 from prunebench.report import page, write_report
 from prunebench.report.block import IN_PAGE, IN_TUCKED, block_of
 from prunebench.runs import load_runs
@@ -25,15 +27,22 @@ from prunebench.tables import detail, frame
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>50 % of #1 &amp; "more"</text><script>alert(1)</script></svg>'
 
 
+@pytest.fixture(scope="module")
+def committed():
+    """The committed runs and their page."""
+    runs = load_runs(ROOT / "results" / "runs")
+    return runs, page(runs, [("a plot", SVG)])
+
+
 def test_the_same_runs_give_the_same_page():
     runs = [run(*grid()), answers_run(layer(), network(), name="other")]
     assert page(runs, [("a plot", SVG)]) == page(runs, [("a plot", SVG)])
     assert page([run(*grid())]) == page([run(*reversed(grid()))])
 
 
-def test_every_table_of_the_runs_stands_in_it_word_by_word():
-    runs = load_runs(ROOT / "results" / "runs")
-    found = Reader(page(runs))
+def test_every_table_of_the_runs_stands_in_it_word_by_word(committed):
+    runs, text = committed
+    found = Reader(text)
     for kind, tables in kinds_of(runs).items():
         for (machine, threads), table in tables.items():
             rows = found.rows(f"{kind}-{machine}-t{threads}")
@@ -88,8 +97,8 @@ def test_a_long_table_gives_its_first_rows_to_everyone_and_the_rest_to_the_scrip
     assert (len(tucked.inside), len(tucked.rest)) == (IN_TUCKED, len(rows) - IN_TUCKED)
 
 
-def test_it_asks_nothing_of_the_outside_and_runs_only_its_own_script():
-    text = page(load_runs(ROOT / "results" / "runs"), [("a plot", SVG)])
+def test_it_asks_nothing_of_the_outside_and_runs_only_its_own_script(committed):
+    _, text = committed
     assert len(text) < 5_000_000
     found = Reader(text)
     for tag, given in found.elements:
@@ -137,26 +146,42 @@ def test_a_machine_s_versions_and_build_are_told():
     assert "engine– versionsnot, a –" in text
 
 
-def test_the_command_writes_the_page_of_the_runs_named(tmp_path):
-    done = prunebench("report", "mnist", "--output", tmp_path / "page.html")
+@pytest.fixture
+def results(tmp_path):
+    """A folder of results with two small runs in it."""
+    folder = tmp_path / "results" / "runs"
+    folder.mkdir(parents=True)
+    for number, (name, measured) in enumerate({"grid": grid(), "networks": [network()]}.items(), 1):
+        machine = {"prunebench": run().machine}
+        content = {"datetime": "2024-01-01T00:00:00", "machine_info": machine,
+                   "benchmarks": [{"extra_info": one} for one in measured]}  # fmt: skip
+        (folder / f"000{number}_{name}.json").write_text(json.dumps(content))
+    return tmp_path / "results"
+
+
+def test_the_command_writes_the_page_of_the_runs_named(results):
+    done = prunebench("report", "grid", "--results", results)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{tmp_path / 'page.html'}: 0.")
-    assert [row["run"] for row in Reader((tmp_path / "page.html").read_text()).rows("runs")] == ["mnist"]
+    assert done.stdout.startswith(f"{results / 'report.html'}: 0.")
+    found = Reader((results / "report.html").read_text())
+    assert [row["run"] for row in found.rows("runs")] == ["grid"]
+    titles = [given["alt"] for tag, given in found.elements if tag == "img"]
+    assert titles == [plot.title for plot in plots_of(load_runs(results / "runs", ["grid"]))]
+    assert len(titles) > 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "unknown run 'nowhere'; known: "),
-        (
-            ["networks2", "--output", "/nonexistent/page.html"],
-            "can't write /nonexistent/page.html: No such file or directory",
-        ),
-        (["networks2", "--output", "results"], "can't write results: Is a directory"),
+        (["nowhere"], "unknown run 'nowhere'; known: grid, networks; runs are saved"),
+        (["networks", "--output", "nowhere/page.html"], "can't write nowhere/page.html: No such file or directory"),
+        (["networks", "--output", "results"], "can't write results: Is a directory"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(arguments, said):
-    done = prunebench("report", *arguments)
+def test_a_mistake_is_one_line_and_writes_nothing(results, arguments, said):
+    before = sorted(results.parent.rglob("*"))
+    done = command(BIN / "prunebench", "report", *arguments, "--results", results, cwd=results.parent)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"prunebench: {said}")
     assert done.stderr.count("\n") == 1
+    assert sorted(results.parent.rglob("*")) == before
