@@ -33,7 +33,7 @@ def write_tables(
     """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
-    kinds = _kinds(runs)
+    kinds = kinds_of(runs)
     texts: dict[str, str] = {}
     if any(run.facts for run in runs):
         texts["detail.csv"] = render(detail(frame(runs)), "csv")
@@ -53,7 +53,7 @@ def write_tables(
     return [folder / name for name in texts], _shown(runs if show is None else show)
 
 
-def _kinds(runs: Sequence[Run]) -> dict[str, Tables]:
+def kinds_of(runs: Sequence[Run]) -> dict[str, Tables]:
     """{kind: {(machine, threads): table}}; a timing table never mixes two of them."""
     found: dict[str, Tables] = {"main": {}, "bytes": {}}
     if any(run.facts for run in runs):
