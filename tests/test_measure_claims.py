@@ -19,9 +19,9 @@ ALL = ClaimCase("lenet300", "masked", 1.0, 3)
 LAYER = ClaimCase("linear_784_300", "scipy_csr", 0.9, 3, layer=LayerCase(linear(784, 300), ("lenet300",), 0.9, 3))
 
 
-@pytest.mark.parametrize("case", [ALL, LAYER], ids=lambda case: case.id)
-def test_the_facts_are_complete(case):
-    facts = ClaimBench(0.0).measure(case).facts
+@pytest.mark.parametrize("measured", [ALL, LAYER], ids=lambda measured: measured.id)
+def test_the_facts_are_complete(measured):
+    facts = ClaimBench(0.0).measure(measured).facts
     check_answer(json.loads(json.dumps(facts, allow_nan=False)))
     assert (facts["question"], facts["status"], facts["baseline"]) == ("claims", "ok", "dense")
     assert facts["relative_error"] < 1e-5
