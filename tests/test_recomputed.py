@@ -206,18 +206,23 @@ def check_breakeven_table(rows, facts):
 
 
 def check_readme(results):
-    """Each generated block of the README is the rows of a main table that its own words choose."""
+    """Each generated block of the README is the rows of a table that its own words choose."""
     blocks = re.findall(r"<!-- table: (.*?) -->\n(.*?)<!-- end", results.readme.read_text(), re.DOTALL)
     count = 0
     for query, text in blocks:
         wanted = dict(pair.split("=") for pair in query.split())
         key = (wanted.pop("machine"), int(wanted.pop("threads")))
-        dropped = [name.replace("_", " ") for name in wanted.pop("drop", "").split(",")]
+        dropped = wanted.pop("drop", "").replace("_", " ").split(",")
         controls = wanted.pop("controls", "false") == "true"
+        kind = wanted.pop("kind", "main")
         shown = [
-            {c: text for c, text in row.items() if c not in dropped}
-            for row in results.table("main", key)
-            if chosen(results.grid[key][tuple(row[c] for c in LABELS)], wanted, controls)
+            {c: text for c, text in row.items() if c.replace("_", " ") not in dropped}
+            for row in results.table(kind, key)  # each of them recomputed by its own check
+            if (
+                chosen(results.grid[key][tuple(row[c] for c in LABELS)], wanted, controls)
+                if kind == "main"
+                else all(row[column.replace("_", " ")] in values.split(",") for column, values in wanted.items())
+            )
         ]
         assert shown, query
         assert markdown(text) == [shown], query
