@@ -124,8 +124,10 @@ def _dense_arms(facts: dict[str, Any]) -> list[Side]:
 
 
 def _versioned(arm: str, arms: dict[str, Any]) -> str:
-    version = (arms.get(arm) or {}).get("version")
-    return f"{arm} {version}" if version else arm
+    """The arm as it was run: another version, or a process that it shares or doesn't, is another way to run it."""
+    facts = arms.get(arm) or {}
+    named = f"{arm} {facts['version']}" if facts.get("version") else arm
+    return f"{named} in its own process" if facts.get("process") == "own" else named
 
 
 def _stable(facts: dict[str, Any]) -> bool:

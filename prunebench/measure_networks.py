@@ -105,7 +105,7 @@ class NetworkBench:
                 del calls[lost.worker]
 
     def _compared(self, case: NetworkCase, arms: dict[str, Any], calls: dict[str, Arm]) -> tuple[Comparison, str]:
-        pace = {"settle": SETTLE_SECONDS, "arm_seconds": TEAM_SECONDS} if case.threads > 1 else {}
+        pace: Any = {"settle": SETTLE_SECONDS, "arm_seconds": TEAM_SECONDS} if case.threads > 1 else {}
         ours = {case.backend, UNPRUNED}
         first = next((name for name in calls if name not in ours), None)
         if first is None:

@@ -73,7 +73,7 @@ def sample(
     """
     names = [*arms, CONTROL]
     calls = {**arms, CONTROL: arms[control]}
-    loops = {name: _loops(call, arm_seconds) for name, call in calls.items()}
+    sizes = {name: _sized(call, arm_seconds) for name, call in calls.items()}
     rng = np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name in names}
     enabled = gc.isenabled()
@@ -82,11 +82,12 @@ def sample(
         end = time.perf_counter() + seconds
         while True:
             for name in rng.permutation(names):
+                loops, slow = sizes[name]
                 if settle:
                     time.sleep(settle)
-                    if loops[name] > 1:  # a slow arm's first call is long enough to wake its threads
-                        seconds_per_call(calls[name], loops[name])
-                samples[name].append(seconds_per_call(calls[name], loops[name]))
+                    if not slow:  # wakes the arm's own threads and caches, of a long call a small part
+                        seconds_per_call(calls[name], loops)
+                samples[name].append(seconds_per_call(calls[name], loops))
             blocks = len(samples[CONTROL])
             late = time.perf_counter() >= end
             if blocks >= least and (late or (blocks % 8 == 0 and _precise(samples, control))):
@@ -108,11 +109,12 @@ def judge_all(
     }
 
 
-def _loops(arm: Arm, arm_seconds: float) -> int:
+def _sized(arm: Arm, arm_seconds: float) -> tuple[int, bool]:
+    """(calls of the inner loop, whether even one is long)."""
     once = seconds_per_call(arm, 1)
     if once < SLOW_SECONDS:  # a slow call is its own warm-up, and needs no loop whatever its second time is
         once = seconds_per_call(arm, 1)
-    return max(1, math.ceil(arm_seconds / max(once, 1e-7)))
+    return max(1, math.ceil(arm_seconds / max(once, 1e-7))), once >= SLOW_SECONDS
 
 
 def seconds_per_call(arm: Arm, loops: int) -> float:

@@ -128,7 +128,7 @@ def geometric(values):
 
 
 def mean(facts, name):
-    values = [f[name] for f in facts if f[name] is not None]
+    values = [f[name] for f in facts if f.get(name) is not None]  # an older run lacks newer facts
     if not values:
         return None
     return geometric(values) if name.startswith("speedup") else statistics.fmean(values)
@@ -160,7 +160,10 @@ def check_main_row(row, by_backend):
     if not ok:
         assert (row["nonzeros"], row["bytes on disk"]) == ("–", "–")
     else:
-        left, of = re.fullmatch(r"([\d,]+) of ([\d,]+)(?: \(layer collapse\))?", row["nonzeros"]).groups()
+        left, of, said = re.fullmatch(r"([\d,]+) of ([\d,]+)(?: \((.*)\))?", row["nonzeros"]).groups()
+        noted = {"layer collapse": "collapse", "some layers left dense": "not_pruned"}
+        words = [text for text, name in noted.items() if any(f.get(name) for f in ok)]
+        assert (said or "") == "; ".join(words), row
         assert agrees(left, mean(ok, "nonzeros")), row
         assert agrees(of, mean(ok, "prunable")), row
         check_disk(row["bytes on disk"], ok)
@@ -284,8 +287,8 @@ def check_layer_row(row, f):
         assert roof == f["roof"]
 
 
-def check_breakeven(text, points):
-    """points: (sparsity, speed-up), in any order."""
+def check_breakeven(text, points, in_time=False):
+    """points: (sparsity, speed-up), in any order; between two of them linear in the speed-up, or in its inverse."""
     points = sorted(points)
     if not points:
         assert text == "–"
@@ -299,7 +302,30 @@ def check_breakeven(text, points):
     assert [a for a in again.split(", ") if a] == lost, text
     before = [(s, speedup) for s, speedup in points if s < gains[0]]
     if not before:
-        assert said == f"below {100 * gains[0]:g} %", text
+        assert said == (f"below {100 * gains[0]:g} %" if gains[0] else "0 %"), text
         return
     (s0, r0), r1 = before[-1], dict(points)[gains[0]]
+    if in_time:
+        r0, r1 = 1 / r0, 1 / r1
     assert agrees(said.removesuffix(" %"), 100 * (s0 + (gains[0] - s0) * (1 - r0) / (r1 - r0))), text
+
+
+def network_points(table):
+    """{labels without the sparsity: {backend: [(sparsity, speed-up)]}} of one machine, unstable timings left out.
+
+    The unpruned network is a point of every method; a method with fewer than two pruned sparsities is no line.
+    """
+    timed = {}
+    for (*network, how, _, batch), by_backend in table.items():
+        for backend, facts in by_backend.items():
+            steady = [f for f in well(facts) if f["verdict"] != "unstable"]
+            if steady:
+                point = (steady[0]["cell"]["sparsity"], mean(steady, "speedup"))
+                timed.setdefault((*network, how, batch), {}).setdefault(backend, []).append(point)
+    found = {}
+    for (*network, how, batch), by_backend in timed.items():
+        pruned = {s for points in by_backend.values() for s, _ in points}
+        if how != "unpruned" and len(pruned) > 1:
+            own = timed.get((*network, "unpruned", batch), {})
+            found[(*network, how, batch)] = {b: [*own.get(b, []), *by_backend.get(b, [])] for b in {*own, *by_backend}}
+    return found

@@ -195,6 +195,15 @@ def test_networks_with_other_fastest_ways_are_compared_over_one_that_both_timed(
     assert "4.00× over onnxruntime 1.2" in comparison_text(result, "github")
 
 
+def test_arms_in_processes_of_their_own_are_other_baselines():
+    facts = [network_over("onnxruntime", 0.5, 1.0, 6.0) for _ in range(2)]
+    for one in facts[1]["arms"].values():
+        one["process"] = "own"
+    result = compared(*map(answers_run, facts))
+    assert [p.verdict for p in result.pairs] == ["other baseline"]
+    assert result.controls == 0
+
+
 def test_dense_ways_of_a_network_are_controls():
     a, b = (answers_run(network_over("onnxruntime", by, 1.0, 6.0)) for by in (0.5, 0.75))
     result = compared(a, b)

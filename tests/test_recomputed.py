@@ -20,6 +20,7 @@ from recomputing import (
     latex,
     markdown,
     mean,
+    network_points,
     percent,
     question,
     shared,
@@ -55,7 +56,7 @@ class Results:
 
 def check_everything(results: Results) -> int:
     """Check every generated cell; returns how many rows there were."""
-    checks = (check_main, check_bytes, check_detail, check_networks, check_layers, check_readme)
+    checks = (check_main, check_bytes, check_detail, check_lines, check_networks, check_layers, check_readme)
     return sum(check(results) for check in checks)
 
 
@@ -111,12 +112,30 @@ def check_detail(results):
         assert (int(row["n"]), int(row["cases"]), row["status"]) == (
             len(ok), len(facts), shared(f["status"] for f in facts),
         )  # fmt: skip
-        assert (row["verdict"], row["baseline"]) == tuple(shared(f[k] for f in ok) for k in ("verdict", "baseline"))
-        for column in set(row) - {*names, "n", "cases", "status", "verdict", "baseline", "collapse", "accuracy_std"}:
+        texts = ("verdict", "baseline", "collapse", "not_pruned")
+        assert [row[k] for k in texts] == [shared(f.get(k) for f in ok) for k in texts]
+        for column in set(row) - {*names, "n", "cases", "status", "verdict", "accuracy_std", *texts}:
             check_number(row[column], mean(ok, column))
         check_number(row["accuracy_std"], statistics.stdev(f["accuracy"] for f in ok) if len(ok) > 1 else None)
     assert not expected
     return len(rows)
+
+
+def check_lines(results):
+    """The break-even sparsities of whole networks, interpolated in time per batch."""
+    count = 0
+    lines = {key: network_points(table) for key, table in results.grid.items()}
+    assert results.keys("breakeven-networks") == {key for key, found in lines.items() if found}
+    for key in results.keys("breakeven-networks"):
+        rows = results.table("breakeven-networks", key)
+        names = [c for c in LABELS if c != "sparsity"]
+        assert len(rows) == len(lines[key])
+        for row in rows:
+            by_backend = lines[key].pop(tuple(row[c] for c in names))
+            for backend in set(row) - {*names, "measured"}:
+                check_breakeven(row[backend], by_backend.get(backend, []), in_time=True)
+        count += len(rows)
+    return count
 
 
 def check_number(text, value):
@@ -187,18 +206,23 @@ def check_breakeven_table(rows, facts):
 
 
 def check_readme(results):
-    """Each generated block of the README is the rows of a main table that its own words choose."""
+    """Each generated block of the README is the rows of a table that its own words choose."""
     blocks = re.findall(r"<!-- table: (.*?) -->\n(.*?)<!-- end", results.readme.read_text(), re.DOTALL)
     count = 0
     for query, text in blocks:
         wanted = dict(pair.split("=") for pair in query.split())
         key = (wanted.pop("machine"), int(wanted.pop("threads")))
-        dropped = [name.replace("_", " ") for name in wanted.pop("drop", "").split(",")]
+        dropped = wanted.pop("drop", "").replace("_", " ").split(",")
         controls = wanted.pop("controls", "false") == "true"
+        kind = wanted.pop("kind", "main")
         shown = [
-            {c: text for c, text in row.items() if c not in dropped}
-            for row in results.table("main", key)
-            if chosen(results.grid[key][tuple(row[c] for c in LABELS)], wanted, controls)
+            {c: text for c, text in row.items() if c.replace("_", " ") not in dropped}
+            for row in results.table(kind, key)  # each of them recomputed by its own check
+            if (
+                chosen(results.grid[key][tuple(row[c] for c in LABELS)], wanted, controls)
+                if kind == "main"
+                else all(row[column.replace("_", " ")] in values.split(",") for column, values in wanted.items())
+            )
         ]
         assert shown, query
         assert markdown(text) == [shown], query
@@ -246,7 +270,8 @@ def in_latex(text: str) -> str:
         ("networks", r"^0?\.?\d+\.\d+$"),  # ms
         ("layers", r"× \["),
         ("layers", r" of l1"),  # a share of a roof
-        ("breakeven", r"^(below )?\d+ %"),
+        ("breakeven", r"^(below )?[1-9]\d* %"),
+        ("breakeven-networks", r"^[1-9]\d* %"),
     ],
 )
 def test_a_digit_changed_in_every_file_is_found(tmp_path, kind, pattern):
@@ -254,7 +279,7 @@ def test_a_digit_changed_in_every_file_is_found(tmp_path, kind, pattern):
     root = copied(tmp_path)
     cells = [
         cell
-        for path in sorted(root.rglob(f"{kind}-*.md"))
+        for path in sorted(root.rglob(f"{kind}-[0-9a-f]*-t*.md"))
         for row in markdown(path.read_text())[0]
         for name, cell in row.items()
         if name not in LABELS and re.search(pattern, cell)
@@ -264,7 +289,7 @@ def test_a_digit_changed_in_every_file_is_found(tmp_path, kind, pattern):
     cell = cells[-1]
     changed = re.sub(r"[1-9]", lambda m: str(int(m[0]) % 9 + 1), cell, count=1)
     assert changed != cell
-    for path in [root / "README.md", *root.rglob(f"{kind}-*")]:
+    for path in [root / "README.md", *root.rglob(f"{kind}-[0-9a-f]*-t*")]:
         if path.suffix != ".json":
             old, new = (in_latex(t) if path.suffix == ".tex" else t for t in (cell, changed))
             path.write_text(path.read_text().replace(old, new))

@@ -240,13 +240,22 @@ def test_an_arm_may_time_its_own_loops_in_the_same_order_as_any(monkeypatch):
     assert [n for n, before in zip(mine, [None, *mine], strict=False) if n != before] == looped
 
 
-def test_a_short_self_timed_arm_is_woken_after_the_pause(monkeypatch):
+def test_every_arm_that_is_not_slow_is_woken_after_the_pause(monkeypatch):
     clock = Clock(monkeypatch)
     monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
-    arms = {"a": SelfTimed(clock, "a", 0.001), "b": SelfTimed(clock, "b", 1.0)}
-    timing.sample(arms, "b", seconds=0.0, settle=0.02)
-    assert arms["a"].loops == [1, 1] + [1, 5] * MIN_BLOCKS
-    assert arms["b"].loops == [1] * (2 + 2 * MIN_BLOCKS)  # slow: no loop, no waking, and sized by its first call
+    arms = {name: SelfTimed(clock, name, seconds) for name, seconds in {"a": 0.001, "b": 0.05, "c": 1.0}.items()}
+    timing.sample(arms, "c", seconds=0.0, settle=0.02)
+    assert arms["a"].loops == [1, 1] + [5, 5] * MIN_BLOCKS
+    assert arms["b"].loops == [1, 1] + [1, 1] * MIN_BLOCKS  # or a peer's call would pay for waking, and a shorter not
+    assert arms["c"].loops == [1] * (2 + 2 * MIN_BLOCKS)  # sized by its first call; it is the control as well
+
+
+def test_a_loop_lasts_as_long_as_asked(monkeypatch):
+    arms = {"a": SelfTimed(Clock(monkeypatch), "a", 0.001), "b": SelfTimed(Clock(monkeypatch), "b", 0.02)}
+    timing.sample(arms, "b", seconds=0.0, arm_seconds=0.05)
+    assert arms["a"].loops[2:] == [50] * MIN_BLOCKS
+    assert arms["b"].loops[2:4] == [1, 1]
+    assert set(arms["b"].loops[4:]) == {3}
 
 
 def test_the_baseline_need_not_be_the_control(monkeypatch):
