@@ -10,6 +10,7 @@ from test_tables import CONTROL, PRUNED, facts, run
 from prunebench import profiles, questions, registry
 from prunebench.cell import Cell
 from prunebench.controls import twins
+from prunebench.facts import repetition_of
 from prunebench.layer_tables import layer_rows
 from prunebench.network_tables import network_rows
 from prunebench.report.commands import grid_commands, labels, layer_command, network_command, recipe_option
@@ -38,7 +39,7 @@ def cases_of(command):
 
 
 def check_rows(cases, table):
-    """Every command spans the cases of its row, and besides them nothing but the unpruned control."""
+    """Every command spans the cases of its row, and besides them only the control and what completes the product."""
     named = labels(cases)
     shared = [name for name in named if name in table]
     assert len(shared) >= 4
@@ -51,7 +52,10 @@ def check_rows(cases, table):
         }
         found = cases_of(command)
         assert wanted <= found
-        assert all(cell.is_control for cell, *_ in found - wanted)
+        own_cells = {repetition_of(cell) for cell, *_ in wanted}
+        assert all(cell.is_control or repetition_of(cell) in own_cells for cell, *_ in found - wanted)
+        for place in (1, 2, 3):  # backends, batch sizes, threads
+            assert {case[place] for case in found} == {case[place] for case in wanted}
 
 
 def test_commands_of_the_committed_grid():
