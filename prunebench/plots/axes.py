@@ -109,7 +109,7 @@ def _ticks(axis: Any, places: Sequence[float], labels: Sequence[str]) -> None:
 
 
 def bars(ax: Axes, x: Sequence[Iterable[float]], y: Sequence[Iterable[float]], **look: Any) -> None:
-    """Straight strokes from (x[0], y[0]) to (x[1], y[1]), those with a NaN left out: one path, so that SVGs stay small."""
+    """Straight strokes from (x[0], y[0]) to (x[1], y[1]), those with a NaN left out: one path, for small SVGs."""
     ends = [e for e in zip(x[0], y[0], x[1], y[1], strict=True) if all(v == v for v in e)]
     across = [v for x0, _, x1, _ in ends for v in (x0, x1, math.nan)]
     up = [v for _, y0, _, y1 in ends for v in (y0, y1, math.nan)]
