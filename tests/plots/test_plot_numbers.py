@@ -161,7 +161,7 @@ def test_the_front_is_numbered_and_leaves_out_what_is_unstable():
     assert found["front"][0][1] == pytest.approx([1, 2, 50])
     hollow = [x for x, _ in found["csr pruned"]]
     assert hollow == [pytest.approx([2.0, 4.0, 4.05]), pytest.approx([9.0, 8.0])]
-    assert found["csr sideways"][0][0][:2] == pytest.approx([0.9 * 4.05, 1.1 * 4.05])
+    assert found["csr pruned sideways"][0][0][:2] == pytest.approx([0.9 * 4.05, 1.1 * 4.05])
 
 
 @pytest.mark.parametrize(
@@ -242,3 +242,11 @@ def test_schedules_need_no_runs():
     assert agp[0.5] == pytest.approx(0.9 * (1 - 0.5**3))
     assert agp[1.0] == 0.9
     assert drawn(one)["agp"][0][1] == list(agp)
+
+
+def test_many_criteria_go_on_another_image_beside_the_baselines():
+    criteria = ["l1", "l2", "linf", "snip", "taylor", "obd", "wanda", "movement", "grasp", "random"]
+    found = plots_of([run(*(facts(replace(PRUNED, criterion=c)) for c in criteria))])
+    first, second = [p for p in found if p.name.startswith("accuracy_by_criterion")]
+    assert {"l1", "random"} == set(first.numbers["series"]) & set(second.numbers["series"])
+    assert set(first.numbers["series"]) | set(second.numbers["series"]) == set(criteria)
