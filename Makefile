@@ -1,4 +1,5 @@
-# make bench   install, run the quick grid on the embedded digits, print the results table
+# make bench   install, run the quick grid on the embedded digits, print the results table;
+#              PROFILE= and SEEDS= are what params.yaml says, for `make` and `dvc repro` alike
 # make test    install, run every test
 # make tables  regenerate results/tables and the README's numbers from the saved runs: no training, no timing
 # make lint    ruff and mypy
@@ -8,7 +9,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PROFILE ?= quick
+PROFILE ?= $(shell sed -n 's/^profile: *\([^ ]*\).*/\1/p' params.yaml)
+SEEDS   ?= $(shell sed -n 's/^seeds: *\([^ ]*\).*/\1/p' params.yaml)
 
 .PHONY: bench test tables lint sanitize neon install clean
 
@@ -26,7 +28,7 @@ $(VENV)/installed: pyproject.toml setup.py $(wildcard prunebench/engine/native/*
 	@touch $@
 
 bench: install
-	@$(BIN)/python -m pytest benchmarks --profile $(PROFILE) --benchmark-save=$(PROFILE); status=$$?; \
+	@$(BIN)/python -m pytest benchmarks --profile $(PROFILE) $(addprefix --seeds ,$(filter-out default,$(SEEDS))) --benchmark-save=$(PROFILE); status=$$?; \
 	  $(BIN)/prunebench tables && exit $$status
 
 test: install

@@ -12,7 +12,7 @@ from typing import Any
 from prunebench.errors import UsageError
 from prunebench.facts import FIELDS, SCHEMA, STATUSES, check_numbers, check_shared, plain
 
-QUESTIONS = ("layers", "networks")
+QUESTIONS = ("layers", "networks", "claims")
 
 # Beyond FIELDS; a rate counts a multiply-add as two operations.
 LAYER_FIELDS = {
@@ -31,6 +31,7 @@ NETWORK_FIELDS = {
     "input_shape": "channels, height and width of one sample",
     "arms": "{name: facts of that way to run it}; see ARM_FIELDS",
 }
+CLAIM_FIELDS = {"dense_resident_bytes": "bytes of weights that the baseline keeps in memory"}
 ARM_FIELDS = {
     "status": "ok, off (not installed, or can't run it) or failed (its output is wrong)",
     "reason": "why it isn't ok",
@@ -43,8 +44,9 @@ ARM_FIELDS = {
     "blocks": "interleaved blocks timed; a clearly slower arm is dropped after the first few",
     "compile_seconds": "seconds until it was ready",
     "version": "of the package, where it isn't torch",
+    "process": "own, or shared with the other arms; null in older runs, which shared it",
 }
-_EXTRA = {"layers": LAYER_FIELDS, "networks": NETWORK_FIELDS}
+_EXTRA = {"layers": LAYER_FIELDS, "networks": NETWORK_FIELDS, "claims": CLAIM_FIELDS}
 _NAME = re.compile(r"[A-Za-z0-9_:=.]{1,80}")  # of a model, a layer, an arm: it becomes part of a table
 _NUMBERS = ("relative_error", "seconds", "speedup", "speedup_low", "speedup_high", "blocks", "compile_seconds")
 
@@ -111,13 +113,16 @@ def check_answer(facts: Mapping[str, Any]) -> None:
         check_shared(facts)
         cell = facts["cell"]
         _check_name(cell["model"])
-        if not 0 <= cell["sparsity"] < 1:
+        # A claim is about a network without a weight as well.
+        if not 0 <= cell["sparsity"] < 1 and (facts["question"], cell["sparsity"]) != ("claims", 1):
             raise ValueError(f"sparsity is {cell['sparsity']!r}")
         if facts["question"] == "layers":
             _check_name(facts["layer"]["id"])
             for name in facts["networks"]:
                 _check_name(name)
             check_numbers(facts, ("useful_gflops", "dense_equivalent_gflops", "roof_percent"))
+        elif facts["question"] == "claims":
+            check_numbers(facts, CLAIM_FIELDS)
         else:
             for name, one in (facts["arms"] or {}).items():
                 _check_name(name)

@@ -1,7 +1,4 @@
-"""The `prunebench` command: list, run, sweep, tables, plots, doctor.
-
-Exit codes: 0 done, 1 a failed check, 2 a usage error.
-"""
+"""The `prunebench` command: one function per subcommand. Exit codes: 0 done, 1 a failed check, 2 a usage error."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from prunebench import __version__, profiles, settings
+from prunebench import __version__, compare_command, plots_command, profiles, settings
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -83,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(run=_sweep)
 
     tables = commands.add_parser(
-        "tables", help="write results/tables and results/plots from saved runs and print the main table"
+        "tables", help="write tables, claims and plots from saved runs and print the main table"
     )
     tables.add_argument("runs", nargs="*", metavar="RUN", help="a saved run's name, number or path; none means all")
     tables.add_argument("--format", default="github", help="how to print: github, csv, html or latex")
@@ -92,12 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     tables.set_defaults(run=_tables)
 
-    plots = commands.add_parser("plots", help="draw saved runs as SVG and PNG, each with a CSV of what is drawn")
-    plots.add_argument("runs", nargs="*", metavar="RUN", help="as for tables; needs --to")
-    plots.add_argument("--results", metavar="DIR", help="as for tables")
-    plots.add_argument("--to", metavar="DIR", help="folder to write into; default plots/ beside runs/")
-    plots.set_defaults(run=_plots)
+    claims = commands.add_parser("claims", help="judge the registered claims by saved runs, write results/claims.md")
+    claims.add_argument("runs", nargs="*", metavar="RUN", help="what to print verdicts from; none means all")
+    claims.add_argument("--format", default="github", help="how to print: github, csv, html or latex")
+    claims.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
+    claims.set_defaults(run=_claims)
 
+    plots_command.add_to(commands)
+    compare_command.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
     )
@@ -224,6 +223,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _tables(options: argparse.Namespace) -> int:
     from prunebench import readme
+    from prunebench.claims.files import write_claims
     from prunebench.plots import write_plots
     from prunebench.rendering import FORMATS, render
     from prunebench.runs import load_runs
@@ -231,15 +231,15 @@ def _tables(options: argparse.Namespace) -> int:
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = _results(options)
+    results = Path(options.results) if options.results else settings.project_root() / "results"
     chosen = load_runs(results / "runs", options.runs)
     # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
     everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
     files, main_table = write_tables(list(everything.values()), results / "tables", show=chosen)
+    files += write_claims(list(everything.values()), results)
+    files += write_plots(list(everything.values()), results / "plots")
     print(render(main_table, options.format), end="")
-    print(f"{len(files)} files in {results / 'tables'}", file=sys.stderr)
-    drawn = write_plots(list(everything.values()), results / "plots")
-    print(f"{len(drawn)} files in {results / 'plots'}", file=sys.stderr)
+    print(f"{len(files)} files in {results}", file=sys.stderr)
     try:
         readme.refresh(results.parent / "README.md", list(everything.values()))
     except UsageError as error:
@@ -247,20 +247,20 @@ def _tables(options: argparse.Namespace) -> int:
     return 0
 
 
-def _plots(options: argparse.Namespace) -> int:
-    from prunebench.plots import write_plots
+def _claims(options: argparse.Namespace) -> int:
+    from prunebench.claims import judge
+    from prunebench.claims.files import printed, write_claims
+    from prunebench.rendering import FORMATS
     from prunebench.runs import load_runs
 
-    if options.runs and not options.to:
-        raise UsageError("plots of some runs need --to DIR: in results/plots they would remove those of the others")
-    results = _results(options)
-    folder = Path(options.to) if options.to else results / "plots"
-    print(f"{len(write_plots(load_runs(results / 'runs', options.runs), folder))} files in {folder}", file=sys.stderr)
+    if options.format not in FORMATS:
+        raise unknown("format", options.format, FORMATS)
+    results = Path(options.results) if options.results else settings.project_root() / "results"
+    chosen = load_runs(results / "runs", options.runs)
+    everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
+    print(printed(judge(chosen), options.format), end="")
+    write_claims(list(everything.values()), results)
     return 0
-
-
-def _results(options: argparse.Namespace) -> Path:
-    return Path(options.results) if options.results else settings.project_root() / "results"
 
 
 def _doctor(options: argparse.Namespace) -> int:

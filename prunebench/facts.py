@@ -35,10 +35,11 @@ FIELDS = {
     "verdict": "faster, slower, inconclusive or unstable",
     "blocks": "interleaved blocks timed",
     "collapse": "what the layer-collapse warning said, if it did",
+    "not_pruned": "which layers the granularity had to leave dense, if any",
     "training_seconds": "seconds that training or fine-tuning this checkpoint took, when it was made",
 }
 
-_TEXTS = {"baseline", "verdict", "collapse"}
+TEXTS = {"baseline", "verdict", "collapse", "not_pruned"}
 
 
 def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
@@ -79,7 +80,7 @@ def case_of(facts: Mapping[str, Any]) -> Case:
 
 def check_shared(facts: Mapping[str, Any]) -> None:
     """ValueError, TypeError or KeyError where what all facts of schema 1 share can't be."""
-    check_numbers(facts, set(FIELDS) - _TEXTS)
+    check_numbers(facts, set(FIELDS) - TEXTS)
     for name in ("threads", "batch_size"):
         if not isinstance(facts[name], int) or facts[name] < 1:
             raise ValueError(f"{name} is {facts[name]!r}")

@@ -13,6 +13,7 @@ from prunebench.facts import FIELDS
 from prunebench.rendering import speedup_text
 from prunebench.runs import Run
 from prunebench.shapes import distinct, known_networks
+from prunebench.statistics import crossing
 
 _APART = ("layer", "networks", "roofs")  # no single values
 
@@ -94,8 +95,8 @@ def _breakeven_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def breakeven(points: Sequence[tuple[float, float]]) -> str:
-    """The lowest sparsity at which (sparsity, speed-up) points pass 1, linear between them.
+def breakeven(points: Sequence[tuple[float, float]], in_time: bool = False) -> str:
+    """The lowest sparsity at which (sparsity, speed-up) points pass 1: linear between them, or linear in time.
 
     `below 70 %` where the lowest measured one is faster already, `none` where none is; a sparsity above that loses
     again is told, because noise or a change of kernel can do that.
@@ -109,9 +110,9 @@ def breakeven(points: Sequence[tuple[float, float]]) -> str:
     lost = [s for s, speedup in ordered[first:] if speedup <= 1]
     again = f", slower again at {', '.join(map(_percent, lost))}" if lost else ""
     if first == 0:
-        return f"below {_percent(ordered[0][0])}{again}"
-    (s0, r0), (s1, r1) = ordered[first - 1], ordered[first]
-    return f"{100 * (s0 + (s1 - s0) * (1 - r0) / (r1 - r0)):.0f} %{again}"
+        return f"{'' if ordered[0][0] == 0 else 'below '}{_percent(ordered[0][0])}{again}"
+    before, after = [(s, 1 / ratio if in_time else ratio) for s, ratio in ordered[first - 1 : first + 1]]
+    return f"{100 * crossing(before, after, 1.0):.0f} %{again}"
 
 
 def _percent(sparsity: float) -> str:

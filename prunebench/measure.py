@@ -62,6 +62,7 @@ class Bench:
                 "dense_disk_bytes": dense_bytes,
                 "resident_bytes": int(engine.nbytes),
                 "collapse": made.meta.get("collapse"),
+                "not_pruned": made.meta.get("not_pruned"),
                 "training_seconds": made.meta.get("training_seconds"),
                 **_costs(model, x[:1]),
                 **self._speedup(model, x, engine),

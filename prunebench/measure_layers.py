@@ -40,7 +40,7 @@ class LayerBench:
             model, x = layer_model(case.layer, case.sparsity), layer_input(case.layer, case.batch_size)
             engine = backends.compile(model, x, case.backend, case.threads)
             error = Reference(model, x).check(engine, case.id)
-            baseline, call = self._baseline(case, model, x)
+            baseline, call = self.baseline(case, model, x)
             found = compare({baseline: call, "engine": partial(engine, x)}, baseline, seconds=self.timing_seconds)
             costs = count(model, x[:1])
         result = found["engine"]
@@ -60,7 +60,8 @@ class LayerBench:
         """The facts of a case that could not be measured."""
         return answer("layers", case, "failed", reason=reason, layer=case.layer.as_dict(), networks=list(case.networks))
 
-    def _baseline(self, case: LayerCase, model: nn.Module, x: Tensor) -> tuple[str, Callable[[], Any]]:
+    def baseline(self, case: LayerCase, model: nn.Module, x: Tensor) -> tuple[str, Callable[[], Any]]:
+        """(the name of the faster dense way, what runs it once)."""
         key = (case.layer, case.batch_size, case.threads)
         ways = BASELINES if case.layer.kind == "conv" else {"dense": {}}
         if key in self._dense:

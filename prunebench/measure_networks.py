@@ -1,33 +1,47 @@
-"""One network measured: the engine, pruned and unpruned, against every dense way to run it, all in the same blocks."""
+"""One network measured: the engine, pruned and unpruned, against every dense way to run it, all in the same blocks.
+
+On one thread all arms share this process. On several each has its own: the idle threads of one runtime would spin, and
+hold the core that another's need.
+"""
 
 from __future__ import annotations
 
-import copy
-import time
-import warnings
-from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prunebench import backends, machine
 from prunebench.answers import answer, arm, measured
-from prunebench.cell import derive_seed
-from prunebench.errors import BackendUnavailable
-from prunebench.measure import BASELINES, Measured
+from prunebench.errors import BackendUnavailable, PrunebenchError
+from prunebench.measure import Measured
+from prunebench.network_arms import (
+    UNPRUNED,
+    Prepared,
+    network_input,
+    prepared_apart,
+    prepared_here,
+    pruned_copy,
+    random_network,
+    ways,
+    worker,
+)
 from prunebench.questions import NetworkCase, input_of
-from prunebench.reference import TOLERANCE, Reference
-from prunebench.timing import Comparison, judge_all, sample
+from prunebench.reference import TOLERANCE, Reference, within
+from prunebench.timing import Arm, Comparison, judge_all, sample
+from prunebench.workers import WorkerFailed
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-TRIAL_SHARE = 0.1  # of the time of a measurement; one block at least
+TRIAL_SHARE = 0.1  # of the time of a measurement
+TRIAL_BLOCKS = 2  # at least, and an arm's better one counts: a single unlucky turn would drop the fastest
 DROPPED_ABOVE = 1.35  # a dense arm this much slower than the fastest in the trial is timed no further
 SETTLE_SECONDS = 0.02  # threads of OpenMP, ONNX Runtime and OpenVINO spin for a while after their work
-UNPRUNED = "csr_unpruned"
+# Threads that have slept wake on the core of whoever wakes them: until the system moves them, two of them share one.
+TEAM_SECONDS = 0.05
+TEAM_SHARE = 3  # and so a measurement takes as many times as long
 
 
 class NetworkBench:
@@ -42,25 +56,32 @@ class NetworkBench:
         from prunebench import formats
         from prunebench.costs import count
 
-        shape, _ = input_of(case.model)
         dense = self._dense(case.model)
         pruned = pruned_copy(dense, case.sparsity)
-        x = _input(shape, case.batch_size)
+        x = network_input(case.model, case.batch_size)
         with machine.threads(case.threads):
-            engine, arms, calls = _prepared(case, dense, pruned, x)
-            result, baseline = self._timed(case, arms, calls)
+            rights = {False: Reference(dense, x), True: Reference(pruned, x)}
+            models = {False: dense, True: pruned}
+            with ExitStack() as processes:
+                arms, ready = _prepared(case, models, rights, processes)
+                result, baseline = self._timed(case, arms, {name: one.arm for name, one in ready.items()})
+            call = ready[case.backend].arm
+            if case.threads > 1:  # its process is gone: what the history times further is compiled anew, and checked
+                engine = backends.compile(pruned, x, case.backend, case.threads)
+                rights[True].check(engine, case.id)
+                call = partial(engine, x)
             costs = count(pruned, x[:1])
         facts = answer(
             "networks",
             case,
-            input_shape=list(shape),
+            input_shape=list(input_of(case.model)[0]),
             arms=arms,
             relative_error=arms[case.backend]["relative_error"],
             disk_bytes=len(formats.to_bytes(pruned.state_dict())),
             dense_disk_bytes=len(formats.to_bytes(dense.state_dict(), "dense")),
-            **measured(costs, int(engine.nbytes), result, baseline),
+            **measured(costs, ready[case.backend].nbytes, result, baseline),
         )
-        return Measured(facts, partial(engine, x))
+        return Measured(facts, call)
 
     def failed(self, case: NetworkCase, reason: str) -> dict[str, Any]:
         """The facts of a case that could not be measured."""
@@ -71,17 +92,30 @@ class NetworkBench:
             self._last = (model, random_network(model))
         return self._last[1]
 
-    def _timed(
-        self, case: NetworkCase, arms: dict[str, Any], calls: dict[str, Callable[[], Any]]
-    ) -> tuple[Comparison, str]:
+    def _timed(self, case: NetworkCase, arms: dict[str, Any], calls: dict[str, Arm]) -> tuple[Comparison, str]:
         """Time every arm, write what came out into `arms`; returns the engine's comparison and its baseline's name."""
-        settle = SETTLE_SECONDS if case.threads > 1 else 0.0
+        while True:
+            try:
+                return self._compared(case, arms, calls)
+            except WorkerFailed as lost:
+                if lost.worker == case.backend:
+                    raise PrunebenchError(f"{case.id}: {lost}") from lost
+                # Its blocks were cut off, and who waits for it measured nothing: all begin again without it.
+                arms[lost.worker].update(status="failed", reason=str(lost))
+                del calls[lost.worker]
+
+    def _compared(self, case: NetworkCase, arms: dict[str, Any], calls: dict[str, Arm]) -> tuple[Comparison, str]:
+        pace: Any = {"settle": SETTLE_SECONDS, "arm_seconds": TEAM_SECONDS} if case.threads > 1 else {}
         ours = {case.backend, UNPRUNED}
-        trial = sample(calls, "dense", seconds=TRIAL_SHARE * self.timing_seconds, least=1, settle=settle)
+        first = next((name for name in calls if name not in ours), None)
+        if first is None:
+            raise PrunebenchError(f"{case.id}: no dense way to run {case.model} is left to compare with")
+        trial = sample(calls, first, seconds=TRIAL_SHARE * self.timing_seconds, least=TRIAL_BLOCKS, **pace)
         control = _fastest(trial, calls, ours)
         limit = DROPPED_ABOVE * np.median(trial[control])
-        kept = {n: c for n, c in calls.items() if n in ours or np.median(trial[n]) <= limit}
-        samples = sample(kept, control, seconds=self.timing_seconds, settle=settle)
+        kept = {n: c for n, c in calls.items() if n in ours or min(trial[n]) <= limit}
+        seconds = self.timing_seconds * (TEAM_SHARE if pace else 1)
+        samples = sample(kept, control, seconds=seconds, **pace)
         # Which one is the fastest is decided by the blocks that count: the trial only chose whom to time on.
         baseline = _fastest(samples, kept, ours)
         found = judge_all(samples, baseline, control)
@@ -107,88 +141,45 @@ def _fastest(samples: dict[str, list[float]], names: Any, ours: set[str]) -> str
 
 
 def _prepared(
-    case: NetworkCase, dense: nn.Module, pruned: nn.Module, x: Tensor
-) -> tuple[Any, dict[str, Any], dict[str, Callable[[], Any]]]:
-    """(the engine on the pruned weights, facts of every arm, calls of those whose output is right)."""
+    case: NetworkCase, models: dict[bool, nn.Module], rights: dict[bool, Reference], processes: ExitStack
+) -> tuple[dict[str, Any], dict[str, Prepared]]:
+    """(facts of every arm, those whose output is right); models and references by whether they are pruned."""
     arms: dict[str, Any] = {}
-    calls: dict[str, Callable[[], Any]] = {}
-    reference = Reference(dense, x)
-    for name, backend, options in _ways(case, dense):
-        reason = backends.unavailable(backend)
-        start = time.perf_counter()
+    ready: dict[str, Prepared] = {}
+    found = ways(case, any(w.ndim == 4 for w in models[False].parameters()))
+    off = {backend: backends.unavailable(backend) for backend in dict.fromkeys(way.backend for way in found)}
+    # All start up at once, then build one after another: compilers measure, and memory peaks one at a time.
+    own = [way for way in found if case.threads > 1 and off[way.backend] is None]
+    started = {way.name: processes.enter_context(worker(way, case)) for way in own}
+    process = "own" if case.threads > 1 else "shared"
+    for waking in started.values():
+        waking.awake()
+    for way in found:
+        ours = way.name in (UNPRUNED, case.backend)
         try:
-            if reason is not None:
+            if (reason := off[way.backend]) is not None:
                 raise BackendUnavailable(reason)
-            executor = backends.compile(dense, x, backend, case.threads, **options)
+            right = rights[way.pruned]
+            if way.name in started:
+                one = prepared_apart(way, case, started[way.name], right)
+            else:
+                one = prepared_here(way, case, models[way.pruned], right)
         except BackendUnavailable as why:
-            arms[name] = arm("off", reason=str(why))
+            if ours:
+                raise
+            arms[way.name] = arm("off", reason=str(why))
             continue
-        ready = time.perf_counter() - start
-        error = reference.error(executor)
-        about: dict[str, Any] = {"relative_error": error, "compile_seconds": ready, "version": _version(backend)}
-        if error <= TOLERANCE:
-            arms[name] = arm(**about)
-            calls[name] = partial(executor, x)
+        except WorkerFailed as lost:
+            if way.name == case.backend:
+                raise PrunebenchError(f"{case.id}: {lost}") from lost
+            arms[way.name] = arm("failed", reason=str(lost), process=process)
+            continue
+        if ours:
+            within(one.error, f"{case.id} ({way.name})")
+        about = {"relative_error": one.error, "process": process, **one.facts}
+        if one.error <= TOLERANCE:
+            arms[way.name] = arm(**about)
+            ready[way.name] = one
         else:
-            arms[name] = arm("failed", reason=f"differs from the float64 reference by {error:.1e}", **about)
-    for name, model, right in ((UNPRUNED, dense, reference), (case.backend, pruned, Reference(pruned, x))):
-        start = time.perf_counter()
-        engine = backends.compile(model, x, case.backend, case.threads)
-        ready = time.perf_counter() - start
-        arms[name] = arm(relative_error=right.check(engine, f"{case.id} ({name})"), compile_seconds=ready)
-        calls[name] = partial(engine, x)
-    return engine, arms, calls
-
-
-def _ways(case: NetworkCase, model: nn.Module) -> list[tuple[str, str, dict[str, Any]]]:
-    """(arm, backend, options) of every dense way asked for."""
-    images = any(w.ndim == 4 for w in model.parameters())
-    eager = [(name, "dense", dict(o)) for name, o in BASELINES.items() if name == "dense" or images]
-    return [*eager, *((name, name, {}) for name in case.peers if name != "dense")]
-
-
-def _version(backend: str) -> str | None:
-    try:
-        return metadata.version(backend) if backend in ("onnxruntime", "openvino") else None
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def random_network(name: str, seed: int = 0) -> nn.Module:
-    """An eval-mode network with random weights and batch-norm statistics, as if it had been trained."""
-    import torch
-    from torch import nn
-
-    from prunebench import models
-
-    shape, classes = input_of(name)
-    net = models.build(name, shape, classes, derive_seed(seed, "weights")).eval().requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "statistics"))
-        for module in net.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)  # type: ignore[union-attr]
-                module.running_var.uniform_(0.5, 1.5)  # type: ignore[union-attr]
-                module.weight.data.uniform_(0.5, 1.5)
-                module.bias.data.normal_(0, 0.1)
-    return net
-
-
-def pruned_copy(model: nn.Module, sparsity: float) -> nn.Module:
-    """A copy pruned layer by layer by magnitude; a convolution on an image's three colours stays dense."""
-    from torch import nn
-
-    from prunebench.pruner import prune
-
-    twin = copy.deepcopy(model)
-    stems = [path for path, m in twin.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == 3]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a layer of few weights keeps its best one is no news here
-        prune(twin, sparsity, "l1", scope="layerwise", exclude=stems)
-    return twin
-
-
-def _input(shape: tuple[int, int, int], batch: int, seed: int = 0) -> Tensor:
-    import torch
-
-    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(derive_seed(seed, "input")))
+            arms[way.name] = arm("failed", reason=f"differs from the float64 reference by {one.error:.1e}", **about)
+    return arms, ready

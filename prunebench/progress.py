@@ -26,7 +26,7 @@ class Progress:
         self.case_seconds = timing_seconds * 1.25 + CASE_OVERHEAD_SECONDS
         self._start = self._spoke = time.monotonic()
         self._costs: dict[Cell, float] = {}
-        self._cases = self._measured = 0
+        self._cases = self._measured = self._missing = self._made = 0
         self._estimated = self._taken = 0.0
 
     def announce(self, cases: Sequence[Case], lab: Lab) -> None:
@@ -37,6 +37,7 @@ class Progress:
     def announce_cells(self, cells: Sequence[Cell], lab: Lab) -> None:
         """The same for cells that are only to be made, not measured."""
         missing = pipeline.to_make(cells, lab)
+        self._missing = len(missing)
         if missing:
             lab.store.check_writable()
         steps: dict[Any, float] = {}
@@ -62,6 +63,7 @@ class Progress:
     def said(self, cell: Cell, made: Any) -> None:
         """Called once a checkpoint was made."""
         meta = made.meta
+        self._made += 1
         self._estimated += self._costs.pop(cell, 0.0)
         self._taken += meta.get("training_seconds", 0.0)
         result = f"validation {100 * meta['validation_accuracy']:.1f} %" if meta["status"] == "ok" else meta["reason"]
@@ -88,7 +90,9 @@ class Progress:
         # What was made so far tells how far off the estimate was.
         pace = self._taken / self._estimated if self._estimated else 1.0
         left = pace * sum(self._costs.values()) + (self._cases - self._measured) * self.case_seconds
-        self.write(f"prunebench: [{self._measured}/{self._cases}] {text}; {_span(left)} left")
+        # Where nothing is measured, checkpoints are what is counted.
+        done, total = (self._measured, self._cases) if self._cases else (self._made, self._missing)
+        self.write(f"prunebench: [{done}/{total}] {text}; {_span(left)} left")
         self._spoke = time.monotonic()
 
 

@@ -57,7 +57,7 @@ class Proportions:
 
 def removed(masks: Mapping[str, Tensor]) -> dict[str, int]:
     """{parameter name: weights outside its mask}: what a twin's pruning is told."""
-    return {name: int((~mask).sum()) for name, mask in masks.items()}
+    return {name: int(mask.numel() - mask.count_nonzero()) for name, mask in masks.items()}
 
 
 def _removed(name: str, given: Mapping[str, Any], weights: Mapping[str, Tensor]) -> int:
@@ -70,7 +70,7 @@ def _removed(name: str, given: Mapping[str, Any], weights: Mapping[str, Tensor])
                 f"proportions: {name} has a {value.dtype} mask of shape {tuple(value.shape)}; "
                 f"give a bool one of {tuple(weight.shape)}"
             )
-        return int((~value).sum())
+        return int(value.numel() - value.count_nonzero())
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < weight.numel():
         raise UsageError(f"proportions: {name} can't lose {value!r} of its {weight.numel()} weights; give fewer")
     return value

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from prunebench import controls, criteria, schedules, scopes
 from prunebench.cell import check_sparsity
 from prunebench.criteria import updates
+from prunebench.criteria.watching import Watching
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored, reachable, unit_sets
 from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
@@ -131,7 +132,9 @@ class Pruner:
         self._ranking = _Ranking(self.criterion, self._modules)
         # Whose proportions are copied, where the scope says so.
         self._original = None if copied is None else _Ranking(copied[0], self._modules)
-        for ranking in filter(None, (self._ranking, self._original)):
+        rankings = [r for r in (self._ranking, self._original) if r is not None]
+        self.watching = Watching(ranking.watching for ranking in rankings)
+        for ranking in rankings:
             wanted = criteria.missing(ranking.criterion, model, data)
             if wanted is not None:
                 raise UsageError(f"criterion {ranking.criterion!r} needs {wanted}")
@@ -158,7 +161,7 @@ class Pruner:
         """Prune if the schedule says so, then set every pruned weight to zero."""
         self._calls += 1
         if self._calls <= self.steps and (self._calls % self.every == 0 or self._calls == self.steps):
-            self._observe()
+            self.watching.observe()
             self.prune_to(self._calls / self.steps)
         else:
             self.enforce()
@@ -171,14 +174,14 @@ class Pruner:
             self._prune_to(lambda final: final * schedules.share(self.schedule, t, final))
             self._share = share
         apply(self.model, self.masks)
-        self._renew()
+        self.watching.renew()
 
     def enforce(self) -> None:
         """After an optimizer step without pruning: set every pruned weight to zero; cheap enough for every step.
 
         A product and a sum are several times faster than filling by mask.
         """
-        self._observe()
+        self.watching.observe()
         if self._factors is None:
             self._factors = [
                 (self._modules[n].weight, m.to(self._modules[n].weight.dtype)) for n, m in self.masks.items()
@@ -186,18 +189,7 @@ class Pruner:
         with torch.no_grad():
             for weight, factor in self._factors:
                 weight.mul_(factor).add_(0.0)  # -0 + 0 is +0
-        self._renew()
-
-    def _watching(self) -> list[Any]:
-        return [r.watching for r in (self._ranking, self._original) if r is not None and r.watching is not None]
-
-    def _observe(self) -> None:
-        for watching in self._watching():
-            watching.observe()
-
-    def _renew(self) -> None:
-        for watching in self._watching():
-            watching.renew()
+        self.watching.renew()
 
     @property
     def share(self) -> float:

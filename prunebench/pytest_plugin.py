@@ -23,8 +23,9 @@ from prunebench.pytest_session import Session, machine_facts
 _PLANS = pytest.StashKey[dict[str, Any]]()  # question -> its plan
 _SESSION = pytest.StashKey[Session]()
 _OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe", "controls")
-_ASIDE = {"layers": questions.layers, "networks": questions.networks}  # each in benchmarks/test_<question>.py
-_ARGUMENTS = {"case": "grid", "layer_case": "layers", "network_case": "networks"}
+# Each in benchmarks/test_<question>.py.
+_ASIDE = {"layers": questions.layers, "networks": questions.networks, "claims": questions.claims}
+_ARGUMENTS = {"case": "grid", "layer_case": "layers", "network_case": "networks", "claim_case": "claims"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--threads",
         metavar="N",
-        help="threads of every backend while measuring; default 1. test_layers.py and test_networks.py take a list",
+        help="threads of every backend while measuring; default 1. Files of other questions than the grid take a list",
     )
 
 

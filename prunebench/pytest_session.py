@@ -15,9 +15,9 @@ from prunebench.cell import Case
 from prunebench.errors import PrunebenchError
 from prunebench.journal import Journal
 from prunebench.machine import cores, describe
-from prunebench.questions import LayerCase, NetworkCase
+from prunebench.questions import ClaimCase, LayerCase, NetworkCase
 
-QUESTION_OF: dict[type, str] = {Case: "grid", LayerCase: "layers", NetworkCase: "networks"}
+QUESTION_OF: dict[type, str] = {Case: "grid", LayerCase: "layers", NetworkCase: "networks", ClaimCase: "claims"}
 
 
 def machine_facts() -> dict[str, Any]:
@@ -148,6 +148,10 @@ def _bench(question: str, seconds: float) -> Any:
         from prunebench.measure_layers import LayerBench
 
         return LayerBench(seconds)
+    if question == "claims":
+        from prunebench.measure_claims import ClaimBench
+
+        return ClaimBench(seconds)
     from prunebench.measure_networks import NetworkBench
 
     return NetworkBench(seconds)

@@ -1,4 +1,4 @@
-"""The cases of the questions beside the grid: every layer shape, every whole network, at given sparsities.
+"""The cases of the questions beside the grid: layers and networks at given sparsities, and what only claims need.
 
 Their weights are random, so that nothing is trained: what is asked is speed alone.
 """
@@ -74,11 +74,36 @@ class NetworkCase:
         return _marks(self)
 
 
-def _tail(case: LayerCase | NetworkCase) -> str:
+@dataclass(frozen=True)
+class ClaimCase:
+    """What only a claim needs: a layer through SciPy, or a network whose masks remove up to all of its weights."""
+
+    model: str  # or a layer's id
+    backend: str
+    sparsity: float  # up to 1, which the grid refuses
+    batch_size: int
+    threads: int = 1
+    layer: LayerCase | None = None
+
+    @property
+    def id(self) -> str:
+        """`lenet5-s1000-masked-b64-t1`."""
+        return f"{Spec.parse(self.model).slug}-{_tail(self)}"
+
+    @property
+    def group(self) -> str:
+        return f"claims-{self.backend}-b{self.batch_size}-t{self.threads}"
+
+    def marks(self) -> dict[str, Any]:
+        """Keyword values of the `cell` marker; sparsity in per mille."""
+        return _marks(self)
+
+
+def _tail(case: LayerCase | NetworkCase | ClaimCase) -> str:
     return f"s{per_mille(case.sparsity)}-{case.backend}-b{case.batch_size}-t{case.threads}"
 
 
-def _marks(case: LayerCase | NetworkCase) -> dict[str, Any]:
+def _marks(case: LayerCase | NetworkCase | ClaimCase) -> dict[str, Any]:
     mille = per_mille(case.sparsity)
     return {
         "model": case.model,
@@ -91,7 +116,7 @@ def _marks(case: LayerCase | NetworkCase) -> dict[str, Any]:
     }
 
 
-AnyCase = TypeVar("AnyCase", LayerCase, NetworkCase)
+AnyCase = TypeVar("AnyCase", LayerCase, NetworkCase, ClaimCase)
 
 
 @dataclass(frozen=True)
@@ -135,6 +160,24 @@ def networks(profile: str | None = None, overrides: Mapping[str, Any] | None = N
         for sparsity in chosen.sparsities(batch)
     )
     return Question(cases, chosen.timing_seconds)
+
+
+def claims(profile: str | None = None, overrides: Mapping[str, Any] | None = None) -> Question[ClaimCase]:
+    """The chosen networks fully masked, and those of the profile's layers that they have through SciPy."""
+    chosen = _Choice("claims", profile, overrides)
+    settings = profiles.question("claims", profile)
+    networks = [check_model(name) for name in chosen.models if name not in known_networks() or name in _models()]
+    shapes = distinct(name for name in chosen.models if name in known_networks())
+    layers = [(shape, own) for shape, own in shapes.items() if shape.id in settings["layers"]]
+    cases = []
+    for threads in chosen.threads:
+        for batch in chosen.batch_sizes:
+            cases += [ClaimCase(n, "masked", s, batch, threads) for n in networks for s in settings["masked"]]
+            for shape, own in layers:
+                for s in chosen.sparsities(batch):
+                    layer = LayerCase(shape, own, s, batch, threads, "scipy_csr")
+                    cases.append(ClaimCase(shape.id, "scipy_csr", s, batch, threads, layer))
+    return Question(tuple(cases), chosen.timing_seconds)
 
 
 def _models() -> list[str]:

@@ -25,9 +25,8 @@ class Reference:
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         import torch
 
-        count = len(x)
         self.x = x
-        self.rows = sorted({*range(min(SAMPLES, count)), *range(max(0, count - SAMPLES), count)})
+        self.rows = rows_checked(len(x))
         with torch.inference_mode():
             self.output = copy.deepcopy(model).double()(x[self.rows].double())
 
@@ -36,14 +35,26 @@ class Reference:
         import torch
 
         with torch.inference_mode():
-            found = engine(self.x)[self.rows].double()
-        return float((found - self.output).abs().max() / self.output.abs().max().clamp_min(1e-30))
+            return self.distance(engine(self.x)[self.rows])
+
+    def distance(self, found: Tensor) -> float:
+        """The same of an output's `rows` alone."""
+        return float((found.double() - self.output).abs().max() / self.output.abs().max().clamp_min(1e-30))
 
     def check(self, engine: Callable[[Tensor], Any], name: str) -> float:
-        """The same; CheckFailed beyond TOLERANCE, and where the error is NaN."""
-        error = self.error(engine)
-        if not error <= TOLERANCE:
-            raise CheckFailed(
-                f"{name}: output differs from the float64 reference by {error:.1e}, more than {TOLERANCE:.0e}"
-            )
-        return error
+        """The error; CheckFailed beyond TOLERANCE, and where the error is NaN."""
+        return within(self.error(engine), name)
+
+
+def rows_checked(count: int) -> list[int]:
+    """The rows at both ends of a batch of `count`."""
+    return sorted({*range(min(SAMPLES, count)), *range(max(0, count - SAMPLES), count)})
+
+
+def within(error: float, name: str) -> float:
+    """The error; CheckFailed, which names the engine, beyond TOLERANCE and where the error is NaN."""
+    if not error <= TOLERANCE:
+        raise CheckFailed(
+            f"{name}: output differs from the float64 reference by {error:.1e}, more than {TOLERANCE:.0e}"
+        )
+    return error

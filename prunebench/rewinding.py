@@ -43,6 +43,7 @@ def rewound(cell: Cell, lab: Lab) -> Artifact:
                 if early is not None:
                     making.model.load_state_dict(early)
                     apply(making.model, pruner.masks)
+                    pruner.watching.renew()
             meta = making.fitted(
                 k,
                 epochs=recipe.epochs,

@@ -45,7 +45,7 @@ def _counts(sets: Sequence[UnitSet], scores: Sequence[Tensor], wanted: int) -> l
         removed = torch.cat([s.costs.cpu() for s in sets])[order].cumsum(0)
         gone = torch.zeros(len(pool), dtype=torch.bool)
         gone[order[: _nearest(removed, wanted, sum(s.gone for s in sets))]] = True
-    return [int(part.sum()) for part in gone.split([s.units for s in sets])]
+    return [int(part.count_nonzero()) for part in gone.split([s.units for s in sets])]
 
 
 def _nearest(removed: Tensor, wanted: int, least: int) -> int:

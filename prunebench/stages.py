@@ -55,18 +55,23 @@ class Making:
         return self.unfinished.values is not None
 
     def restore(self) -> None:
-        """Put masks, values and generator back as the killed run kept them."""
+        """Put weights, masks, sums, values and generator back as the killed run kept them."""
         u = self.unfinished
         if u.values is None:
             return
         device = self.lab.device
+        # `fit` loads them too, but what watched the training remembers the weights at which it goes on.
+        self.model.load_state_dict(u.more("fit.model."))
         if self.pruner is not None and (masks := u.more("mask.")):
             self.pruner.replace({n: m.to(device) for n, m in masks.items()}, u.values["share"])
             self.pruner.prunings = u.values["prunings"]
+        if self.pruner is not None and (watched := u.more("watched.")):
+            self.pruner.watching.restore(watched)
         if self.generator is not None:
             self.generator.set_state(u.tensors["generator"])  # type: ignore[index]
         self.kept_values.update(u.values["around"])
         self.collapses |= set(u.values["collapses"])
+        self.not_pruned |= set(u.values.get("not_pruned", ()))
 
     def fitted(self, round_: int = 0, **options: Any) -> dict[str, Any]:
         """Run `fit` with the options given, in a round; returns metadata. A diverged training is a status.
@@ -142,10 +147,12 @@ class Making:
 
     def _around(self) -> tuple[dict[str, Any], dict[str, Any]]:
         self._note()
-        values: dict[str, Any] = {"around": self.kept_values, "collapses": sorted(self.collapses), "share": None}
+        values: dict[str, Any] = {"around": self.kept_values, "share": None}
+        values |= {"collapses": sorted(self.collapses), "not_pruned": sorted(self.not_pruned)}
         tensors = {}
         if self.pruner is not None:
             tensors = {f"mask.{name}": mask for name, mask in self.pruner.masks.items()}
+            tensors |= {f"watched.{name}": t for name, t in self.pruner.watching.state().items()}
             values["share"], values["prunings"] = self.pruner.share, self.pruner.prunings
         if self.generator is not None:
             tensors["generator"] = self.generator.get_state()

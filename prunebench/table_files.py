@@ -10,6 +10,8 @@ import pandas as pd
 
 from prunebench.answer_tables import Key
 from prunebench.atomic import make_folder, write_text
+from prunebench.breakeven_tables import network_breakeven_tables
+from prunebench.claims import claims_table, judge
 from prunebench.errors import UsageError
 from prunebench.layer_tables import breakeven_tables, layer_details, layer_tables
 from prunebench.network_tables import network_details, network_tables
@@ -27,11 +29,11 @@ def write_tables(
     """Write every table of the runs into a folder, remove tables of runs no longer there; returns (files, one table).
 
     That one is of the machine and thread count measured last, of the runs to show (None: of all): the grid's, else
-    the networks', else the layers'.
+    the networks', else the layers', else the claims they are about.
     """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
-    kinds = _kinds(runs)
+    kinds = kinds_of(runs)
     texts: dict[str, str] = {}
     if any(run.facts for run in runs):
         texts["detail.csv"] = render(detail(frame(runs)), "csv")
@@ -51,7 +53,7 @@ def write_tables(
     return [folder / name for name in texts], _shown(runs if show is None else show)
 
 
-def _kinds(runs: Sequence[Run]) -> dict[str, Tables]:
+def kinds_of(runs: Sequence[Run]) -> dict[str, Tables]:
     """{kind: {(machine, threads): table}}; a timing table never mixes two of them."""
     found: dict[str, Tables] = {"main": {}, "bytes": {}}
     if any(run.facts for run in runs):
@@ -61,6 +63,7 @@ def _kinds(runs: Sequence[Run]) -> dict[str, Tables]:
             found["main"][key], found["bytes"][key] = main_table(details, *key), bytes_table(details, *key)
     found["networks"] = network_tables(runs)
     found["layers"], found["breakeven"] = layer_tables(runs), breakeven_tables(runs)
+    found["breakeven-networks"] = network_breakeven_tables(runs)
     return found
 
 
@@ -71,7 +74,8 @@ def _shown(runs: Sequence[Run]) -> pd.DataFrame:
         table = frame(runs)
         last = table.iloc[-1]
         return main_table(detail(table), str(last["machine"]), int(last["threads"]))
-    return list((network_tables(runs) or layer_tables(runs)).values())[-1]
+    tables = network_tables(runs) or layer_tables(runs)
+    return list(tables.values())[-1] if tables else claims_table(judge(runs))
 
 
 _TITLES = {
@@ -80,6 +84,7 @@ _TITLES = {
     "networks": "networks",
     "layers": "layers",
     "breakeven": "break-even",
+    "breakeven-networks": "break-even of networks",
 }
 
 
@@ -98,6 +103,7 @@ def _index(runs: Sequence[Run], kinds: dict[str, Tables]) -> str:
         for run in runs
     ])  # fmt: skip
     notes = _NOTES + (_QUESTIONS if {"networks", "layers"} & set(present) else "")
+    notes += _BREAKEVEN if "breakeven-networks" in present else ""
     return f"{notes}\n{render(tables, 'github')}\nMade from these runs:\n\n{render(sources, 'github')}"
 
 
@@ -132,9 +138,17 @@ _QUESTIONS = """
 Layers and networks have random weights, pruned layer by layer by magnitude. The networks tables hold milliseconds per
 batch of every way to run the unpruned network and of the engine (`csr_unpruned`: with all weights, `csr`: pruned; the
 network's RGB stem stays dense), all timed in the same interleaved blocks; the speed-up is over the fastest dense way of
-that row, which is named. `~`: timed in the first blocks only, because it was clearly slower. The layers tables hold
+that row, which is named. `~`: timed in the first blocks only, because it was clearly slower. With several threads every
+way has a process of its own that sleeps while another is timed, because idle threads that share a process spin and hold
+the core that others need; rows of older runs, whose `process` is empty in the detail file, shared one and are less
+steady. On one thread all ways share a process. The layers tables hold
 single layers against the faster of torch's two layouts; useful GFLOP/s count the operations with a nonzero weight,
 dense-equivalent ones all of them, and the roof was measured in the same run: `l1`, multiply-adds with one operand each
 from the L1 cache, or `dense`, torch's matrix product. Break-even: the sparsity from which the engine is faster than
 torch, between measured sparsities by interpolation. The `-detail.csv` files hold all numbers.
+"""
+
+_BREAKEVEN = """
+The break-even tables of networks say from which sparsity on a backend is faster than the faster of torch's dense ways:
+interpolated in time per batch between measured sparsities, the unpruned network included, unstable timings left out.
 """

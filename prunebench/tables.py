@@ -11,15 +11,15 @@ import pandas as pd
 from prunebench.cell import NONE
 from prunebench.controls import copied
 from prunebench.errors import UsageError
-from prunebench.facts import FIELDS
+from prunebench.facts import FIELDS, TEXTS
 from prunebench.rendering import FORMATS, render
 from prunebench.runs import Run
 
-__all__ = ["FORMATS", "bytes_table", "detail", "frame", "main_table", "render"]
+__all__ = ["FORMATS", "backends_of", "bytes_table", "detail", "frame", "labels_of", "main_table", "render"]
 
 _CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "sparsity"]
 _GROUP = ["machine", "threads", *_CELL, "batch_size"]
-_NUMBERS = [f for f in FIELDS if f not in ("baseline", "verdict", "collapse")]
+_NUMBERS = [f for f in FIELDS if f not in TEXTS]
 _DECIDED = ("faster", "slower")
 BACKENDS_APART = 0.0005  # accuracies of one checkpoint through two backends are called different beyond 0.05 points
 
@@ -31,6 +31,7 @@ def frame(runs: Sequence[Run]) -> pd.DataFrame:
         for facts in run.facts:
             cell = facts["cell"]
             rows.append({
+                **dict.fromkeys(FIELDS),  # those that an older run didn't know are null
                 **{k: v for k, v in facts.items() if k not in ("cell", "schema")}, **{k: cell[k] for k in _CELL},
                 "seed": cell["seed"], "recipe": cell["recipe"]["name"], "identity": json.dumps(cell, sort_keys=True),
                 "machine": run.machine.get("id", "unknown"), "run": run.name, "datetime": run.datetime,
@@ -54,7 +55,7 @@ def detail(table: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip([*_GROUP, "backend"], key, strict=True)) | {
             "n": len(ok), "accuracy_std": ok["accuracy"].std(ddof=1) if len(ok) > 1 else np.nan,
             "status": _shared(group["status"]), "verdict": _shared(ok["verdict"]), "baseline": _shared(ok["baseline"]),
-            "collapse": _shared(ok["collapse"]), "cases": len(group),
+            "collapse": _shared(ok["collapse"]), "not_pruned": _shared(ok["not_pruned"]), "cases": len(group),
         }  # fmt: skip
         for name in _NUMBERS:
             geometric = name.startswith("speedup")
@@ -90,27 +91,27 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     One machine and thread count only: timings of different ones never share a column.
     """
     mine = details[(details["machine"] == machine) & (details["threads"] == threads)]
-    backends = _backends(mine)
+    backends = backends_of(mine)
     rows = []
     for _, group in mine.groupby([*_CELL, "batch_size"], sort=False):
         by_backend = {str(row["backend"]): row for _, row in group.iterrows()}
         present = [by_backend[b] for b in backends if b in by_backend]
         first = next((row for row in present if row["n"] > 0), present[0])
         facts = {"accuracy %": _accuracy(first, present), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first)}
-        rows.append({**_labels(first), **facts, **{b: _speed(by_backend.get(b)) for b in backends}})
+        rows.append({**labels_of(first), **facts, **{b: _speed(by_backend.get(b)) for b in backends}})
     return pd.DataFrame(rows)
 
 
 def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFrame:
     """Bytes of weights: on disk, dense and compressed, and in memory per backend; one row per cell."""
     mine = details[(details["machine"] == machine) & (details["threads"] == threads) & (details["n"] > 0)]
-    backends = _backends(mine)
+    backends = backends_of(mine)
     rows = []
     for _, group in mine.groupby(_CELL, sort=False):
         first = group.iloc[0]
         resident = group.groupby("backend")["resident_bytes"].mean()
         ratio = first["parameters"] / (first["parameters"] - first["prunable"] + first["nonzeros"])
-        labels = {k: v for k, v in _labels(first).items() if k != "batch"}
+        labels = {k: v for k, v in labels_of(first).items() if k != "batch"}
         disk = {
             "parameters": f"{ratio:.1f}× fewer",
             "dense file": _kb(first["dense_disk_bytes"]),
@@ -120,7 +121,8 @@ def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFra
     return pd.DataFrame(rows)
 
 
-def _backends(details: pd.DataFrame) -> list[str]:
+def backends_of(details: pd.DataFrame) -> list[str]:
+    """The backends measured, in the order of their columns."""
     found = set(details["backend"])
     known = [b for b in ("dense", "masked", "scipy_csr", "csr") if b in found]
     return known + sorted(found - set(known))
@@ -130,7 +132,8 @@ def _kb(count: float | None) -> str:
     return "–" if count is None or np.isnan(count) else f"{count / 1000:,.1f} kB"
 
 
-def _labels(row: pd.Series) -> dict[str, str]:
+def labels_of(row: pd.Series) -> dict[str, str]:
+    """What a row is about, as it stands in its first columns."""
     pair = copied(row["scope"])
     if row["criterion"] == NONE:
         method = "unpruned"
@@ -163,7 +166,9 @@ def _accuracy(row: pd.Series, others: Sequence[pd.Series]) -> str:
 def _nonzeros(row: pd.Series) -> str:
     if row["n"] == 0:
         return "–"
-    return f"{row['nonzeros']:,.0f} of {row['prunable']:,.0f}" + (" (layer collapse)" if row["collapse"] else "")
+    noted = [("layer collapse", row["collapse"]), ("some layers left dense", row["not_pruned"])]
+    said = "; ".join(words for words, what in noted if what)
+    return f"{row['nonzeros']:,.0f} of {row['prunable']:,.0f}" + (f" ({said})" if said else "")
 
 
 def _disk(row: pd.Series) -> str:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,17 @@ MIN_BLOCKS = 6  # fewer can't give a 95 % interval of a median: (1/2)^5 > 5 %
 PRECISION = 0.03  # stop once the interval is within ±3 %
 MARGIN = 0.01  # a difference below 1 % is never called one
 CONTROL = "a/a"  # the baseline, timed a second time in every block
+
+
+@runtime_checkable
+class SelfTimed(Protocol):
+    """An arm that measures its own loop, in another process for example."""
+
+    def seconds_per_call(self, loops: int) -> float:
+        """Seconds per call over so many calls."""
+
+
+Arm = Callable[[], Any] | SelfTimed
 
 
 @dataclass(frozen=True)
@@ -38,31 +49,31 @@ class Comparison:
     ratios: list[float] = field(repr=False, default_factory=list)
 
 
-def compare(
-    arms: Mapping[str, Callable[[], Any]], baseline: str, *, seconds: float = 1.0, seed: int = 0
-) -> dict[str, Comparison]:
+def compare(arms: Mapping[str, Arm], baseline: str, *, seconds: float = 1.0, seed: int = 0) -> dict[str, Comparison]:
     """Each arm but the baseline, timed against it in interleaved blocks for about `seconds` (MIN_BLOCKS at least)."""
     samples = sample(arms, baseline, seconds=seconds, seed=seed)
     return judge_all(samples, baseline, baseline, seed)
 
 
 def sample(
-    arms: Mapping[str, Callable[[], Any]],
+    arms: Mapping[str, Arm],
     control: str,
     *,
     seconds: float = 1.0,
     seed: int = 0,
     least: int = MIN_BLOCKS,
     settle: float = 0.0,
+    arm_seconds: float = ARM_SECONDS,
 ) -> dict[str, list[float]]:
     """Seconds per call of every arm, one sample a block, and of the control arm a second time under "a/a".
 
     Stops after `seconds`, or where every ratio to the control is precise, but not before `least` blocks. settle:
-    seconds to sleep before an arm's turn, so that threads of another runtime that spin after their work fall asleep.
+    seconds to sleep before an arm's turn, so that threads of another runtime that spin after their work fall asleep;
+    the arm then runs its loop untimed first. arm_seconds: how long a loop lasts at least.
     """
     names = [*arms, CONTROL]
     calls = {**arms, CONTROL: arms[control]}
-    loops = {name: _loops(call) for name, call in calls.items()}
+    sizes = {name: _sized(call, arm_seconds) for name, call in calls.items()}
     rng = np.random.default_rng(seed)
     samples: dict[str, list[float]] = {name: [] for name in names}
     enabled = gc.isenabled()
@@ -71,11 +82,12 @@ def sample(
         end = time.perf_counter() + seconds
         while True:
             for name in rng.permutation(names):
+                loops, slow = sizes[name]
                 if settle:
                     time.sleep(settle)
-                    if loops[name] > 1:  # wakes the arm's own threads; a slow arm's first call is long enough for that
-                        calls[name]()
-                samples[name].append(_time(calls[name], loops[name]))
+                    if not slow:  # wakes the arm's own threads and caches, of a long call a small part
+                        seconds_per_call(calls[name], loops)
+                samples[name].append(seconds_per_call(calls[name], loops))
             blocks = len(samples[CONTROL])
             late = time.perf_counter() >= end
             if blocks >= least and (late or (blocks % 8 == 0 and _precise(samples, control))):
@@ -97,17 +109,21 @@ def judge_all(
     }
 
 
-def _loops(call: Callable[[], Any]) -> int:
-    once = _time(call, 1)
+def _sized(arm: Arm, arm_seconds: float) -> tuple[int, bool]:
+    """(calls of the inner loop, whether even one is long)."""
+    once = seconds_per_call(arm, 1)
     if once < SLOW_SECONDS:  # a slow call is its own warm-up, and needs no loop whatever its second time is
-        once = _time(call, 1)
-    return max(1, math.ceil(ARM_SECONDS / max(once, 1e-7)))
+        once = seconds_per_call(arm, 1)
+    return max(1, math.ceil(arm_seconds / max(once, 1e-7))), once >= SLOW_SECONDS
 
 
-def _time(call: Callable[[], Any], loops: int) -> float:
+def seconds_per_call(arm: Arm, loops: int) -> float:
+    """Seconds per call of an arm over a loop: timed here, or by the arm itself."""
+    if isinstance(arm, SelfTimed):
+        return arm.seconds_per_call(loops)
     start = time.perf_counter()
     for _ in range(loops):
-        call()
+        arm()
     return (time.perf_counter() - start) / loops
 
 

@@ -39,9 +39,7 @@ class TrainingLog:
         self._events: Any = None
         if tensorboard:
             check_tensorboard()
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._events = SummaryWriter(str(folder))
+        self._tensorboard = tensorboard
 
     def write(self, **row: Any) -> None:
         """Add an epoch, given by COLUMNS; rows of the same and of later epochs, left by a killed run, go."""
@@ -53,10 +51,19 @@ class TrainingLog:
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
-        if self._events is not None:
-            for name in COLUMNS[3:]:
-                self._events.add_scalar(name, row[name], len(self.rows))
-            self._events.flush()
+        if self._tensorboard:
+            self._add_events(row)
+
+    def _add_events(self, row: dict[str, Any]) -> None:
+        number = len(self.rows)
+        if self._events is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What a killed run wrote of this epoch and later ones doesn't count.
+            self._events = SummaryWriter(str(self.path.parent), purge_step=number)
+        for name in COLUMNS[3:]:
+            self._events.add_scalar(name, row[name], number)
+        self._events.flush()
 
     def close(self) -> None:
         """Close what is open."""

@@ -6,6 +6,7 @@ within a set is always the same: the lowest scores, exactly as many as asked, ti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class UnitSet:
     @property
     def gone(self) -> int:
         """How many units earlier masks have removed."""
-        return int(torch.isneginf(self.scores).sum())
+        return int((self.scores == -math.inf).count_nonzero())
 
     @property
     def most(self) -> int:
@@ -85,7 +86,7 @@ def protected(scores: Tensor) -> Tensor:
 
 
 def _best(scores: Tensor) -> int:
-    return scores.numel() - 1 - int(scores.flip(0).argmax())
+    return int((scores == scores.max()).nonzero()[-1])
 
 
 def select(sets: Sequence[UnitSet], counts: Sequence[int]) -> dict[str, Tensor]:

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from prunebench.answers import ARM_FIELDS, LAYER_FIELDS, NETWORK_FIELDS, answer, arm, check_answer
+from prunebench.answers import ARM_FIELDS, CLAIM_FIELDS, LAYER_FIELDS, NETWORK_FIELDS, answer, arm, check_answer
 from prunebench.errors import UsageError
 from prunebench.facts import FIELDS
-from prunebench.questions import LayerCase, NetworkCase
+from prunebench.questions import ClaimCase, LayerCase, NetworkCase
 from prunebench.shapes import conv
 
 LAYER = LayerCase(conv(16, 32, 3, 8), ("resnet20",), 0.9, 4)
@@ -22,8 +22,13 @@ def network_facts(**values):
     return answer("networks", NETWORK, arms={"dense": arm(seconds=0.5)}, **values)
 
 
+def claim_facts(**values):
+    return answer("claims", ClaimCase("lenet5", "masked", 1.0, 64), **values)
+
+
 def test_every_field_is_there_and_missing_ones_are_null():
-    for facts, extra in ((layer_facts(), LAYER_FIELDS), (network_facts(), NETWORK_FIELDS)):
+    kinds = ((layer_facts(), LAYER_FIELDS), (network_facts(), NETWORK_FIELDS), (claim_facts(), CLAIM_FIELDS))
+    for facts, extra in kinds:
         assert {*FIELDS, *extra} <= set(facts)
         assert (facts["schema"], facts["status"], facts["accuracy"]) == (1, "ok", None)
         assert facts["cell"]["dataset"] is None
@@ -77,3 +82,14 @@ def test_a_hostile_file_is_refused(change, word):
 def test_a_hostile_arm_is_refused(arms):
     with pytest.raises(UsageError):
         check_answer({**network_facts(), "arms": arms})
+
+
+def test_only_a_claim_is_about_a_network_without_a_weight():
+    check_answer(claim_facts(dense_resident_bytes=3))
+    for sparsity in (1.01, -0.1):
+        with pytest.raises(UsageError, match="sparsity"):
+            check_answer({**claim_facts(), "cell": {"model": "lenet5", "sparsity": sparsity}})
+    with pytest.raises(UsageError, match="sparsity"):
+        check_answer({**layer_facts(), "cell": {"model": "lenet5", "sparsity": 1}})
+    with pytest.raises(UsageError, match="dense_resident_bytes"):
+        check_answer({**claim_facts(), "dense_resident_bytes": "many"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from running import prunebench
+from running import ROOT, prunebench
 
 
 @pytest.mark.parametrize(
@@ -22,6 +22,8 @@ from running import prunebench
         (["sweep", "--executor", "cloud"], ["unknown executor 'cloud'", "local"]),
         (["tables", "nothing"], ["unknown run 'nothing'", "--benchmark-save=NAME"]),
         (["tables", "--format", "pdf"], ["unknown format 'pdf'", "github"]),
+        (["claims", "nothing"], ["unknown run 'nothing'", "--benchmark-save=NAME"]),
+        (["claims", "--format", "pdf"], ["unknown format 'pdf'", "github"]),
         (["list", "cheese"], ["unknown group 'cheese'", "criteria"]),
         (["frobnicate"], ["invalid choice: 'frobnicate'"]),
         ([], ["COMMAND"]),
@@ -95,3 +97,19 @@ def test_tables_prints_the_format_asked_for(tmp_path):
     broken = prunebench("tables", "--results", tmp_path)
     assert broken.returncode == 2
     assert "0001_broken.json is not a saved run" in broken.stderr
+
+
+def test_claims_are_judged_without_a_run_and_from_the_runs_named(tmp_path):
+    done = prunebench("claims", "--results", tmp_path / "results")
+    assert done.returncode == 0, done.stderr
+    assert "| same_accuracy" in done.stdout
+    assert "  pytest benchmarks --datasets mnist --models lenet300" in done.stdout
+    assert "not measured" in (tmp_path / "results" / "claims.md").read_text()
+    saved = next((ROOT / "results" / "runs").rglob("*_mnist.json"))
+    runs = tmp_path / "results" / "runs"
+    runs.mkdir()
+    (runs / saved.name).write_bytes(saved.read_bytes())
+    named = prunebench("claims", "mnist", "--format", "csv", "--results", tmp_path / "results")
+    assert named.returncode == 0, named.stderr
+    assert 'same_accuracy,"mnist lenet5, l1 weight global agp, 90 %",holds' in named.stdout
+    assert "mnist: lenet5-mnist" in (tmp_path / "results" / "claims.csv").read_text()

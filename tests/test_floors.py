@@ -30,6 +30,7 @@ FLOORS = [
         "answers",
         "shapes",
         "rows",
+        "statistics",
     },
     {
         "datasets",
@@ -42,8 +43,9 @@ FLOORS = [
         "engine",
         "kernels",
         "backends",
+        "compaction",
     },
-    {"pruner", "compaction", "training", "training_state", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "training", "training_state", "regrow", "timing", "reference", "roofs"},
     {
         "store",
         "pipeline",
@@ -59,19 +61,29 @@ FLOORS = [
         "measure",
         "measure_layers",
         "measure_networks",
+        "measure_claims",
+        "network_arms",
+        "workers",
         "journal",
         "runs",
         "settings",
     },
     {
         "tables",
+        "claims",
         "answer_tables",
+        "breakeven_tables",
         "layer_tables",
         "network_tables",
         "table_files",
         "rendering",
         "plots",
+        "plots_command",
         "readme",
+        "compared_cases",
+        "comparison",
+        "comparison_tables",
+        "compare_command",
         "progress",
         "pytest_plugin",
         "pytest_session",
@@ -80,7 +92,7 @@ FLOORS = [
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On the floor of rooms one room may use another only where the design says so.
-ROOMS_BESIDE = {("backends", "engine"), ("kernels", "engine")}
+ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine")}
 
 
 def modules() -> list[Path]:

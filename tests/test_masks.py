@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune as torch_prune
 
+from prunebench import masks
 from prunebench.errors import UsageError
 from prunebench.masks import (
     LayerCollapseWarning,
@@ -54,6 +55,40 @@ def test_lowest_is_the_head_of_a_stable_sort(values, count):
     order = sorted(range(len(values)), key=lambda i: values[i])  # Python's sort is stable
     expected = set(order[: max(0, count)])
     assert set(lowest(torch.tensor(values), count).nonzero().flatten().tolist()) == expected
+
+
+def like_a_sorted(scores, count):
+    order = scores.sort(stable=True).indices
+    expected = torch.zeros_like(scores, dtype=torch.bool)
+    expected[order[:count]] = True
+    return torch.equal(lowest(scores, count), expected)
+
+
+N = 3 * masks._SAMPLE + 7
+MANY = {
+    "random": lambda g: torch.rand(N, generator=g),
+    "few_values": lambda g: torch.randint(0, 3, (N,), generator=g).float(),
+    "most_are_gone": lambda g: torch.rand(N, generator=g).masked_fill_(torch.rand(N, generator=g) < 0.9, -math.inf),
+    "sorted": lambda g: torch.arange(N, dtype=torch.float32),
+    "all_equal": lambda g: torch.zeros(N),
+    # Every third score is what the sample sees, and it sees none of the others.
+    "in_step_with_the_sample": lambda g: torch.where(torch.arange(N) % 3 == 0, 0.0, torch.rand(N, generator=g)),
+    "doubles": lambda g: torch.rand(N, generator=g, dtype=torch.float64),
+    "whole_numbers": lambda g: torch.randint(0, N, (N,), generator=g),
+}
+
+
+@pytest.mark.parametrize("kind", MANY)
+@pytest.mark.parametrize("count", [1, 40, N // 3, N // 2, int(0.9 * N), N - 40, N - 1])
+def test_among_many_scores_too(kind, count):
+    assert like_a_sorted(MANY[kind](torch.Generator().manual_seed(count)), count)
+
+
+def test_finite_values_whose_sum_is_not_are_finite():
+    assert masks.all_finite(torch.full((3,), 3e38))
+    assert masks.all_finite(torch.ones(3, dtype=torch.bool))
+    for strange in (math.inf, math.nan):
+        assert not masks.all_finite(torch.tensor([1.0, strange, -strange]))
 
 
 class Net(nn.Module):

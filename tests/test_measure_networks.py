@@ -67,7 +67,7 @@ def test_the_fastest_dense_arm_is_the_baseline(monkeypatch):
     assert facts["arms"][UNPRUNED]["speedup"] == pytest.approx(2.0)  # the engine is never its own baseline
     # The slow one was timed in the trial only, and says so.
     assert seen == [(set(times), "dense"), (set(times) - {"dense"}, "dense_channels_last")]
-    assert facts["arms"]["dense"]["blocks"] == 1
+    assert facts["arms"]["dense"]["blocks"] == 2
     assert facts["arms"]["dense"]["speedup"] == pytest.approx(0.5)
     assert facts["arms"]["dense"]["verdict"] is None
 
@@ -83,6 +83,19 @@ def test_the_blocks_that_count_decide_which_dense_arm_was_the_fastest(monkeypatc
     facts = NetworkBench().measure(NetworkCase("lenet5", 0.9, 2)).facts
     assert facts["baseline"] == "dense_channels_last"
     assert facts["speedup"] == pytest.approx(4.0)
+
+
+def test_one_unlucky_block_drops_no_arm(monkeypatch):
+    trial = {"dense": [1.0, 1.0], "dense_channels_last": [9.0, 0.9], UNPRUNED: [1.0, 1.0], "csr": [0.5, 0.5]}
+    rounds = iter(
+        [trial, {"dense": [1.0] * 6, "dense_channels_last": [0.8] * 6, UNPRUNED: [1.0] * 6, "csr": [0.4] * 6}]
+    )
+    monkeypatch.setattr(
+        measure_networks, "sample", lambda arms, control, **options: (one := next(rounds)) | {"a/a": one[control]}
+    )
+    facts = NetworkBench().measure(NetworkCase("lenet5", 0.9, 2)).facts
+    assert facts["baseline"] == "dense_channels_last"
+    assert facts["speedup"] == pytest.approx(2.0)
 
 
 def test_a_peer_that_is_missing_or_wrong_says_so_and_is_not_timed(monkeypatch, registry_sandbox):

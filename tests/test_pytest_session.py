@@ -12,6 +12,7 @@ from running import ROOT, command, killed_in_mid_run, prunebench
 from prunebench import engine
 
 LAYERS, NETWORKS = "benchmarks/test_layers.py", "benchmarks/test_networks.py"
+CLAIMS = "benchmarks/test_claims.py"
 COLLECT = ("--collect-only", "-q")
 
 
@@ -51,13 +52,14 @@ def test_the_grid_is_all_that_pytest_benchmarks_collects(tmp_path, profile):
     assert "test_grid.py" in done.stdout
     assert "test_layers.py" not in done.stdout
     assert "test_networks.py" not in done.stdout
+    assert "test_claims.py" not in done.stdout
 
 
 def test_the_paper_profile_collects_everything(tmp_path):
     done = run_pytest(tmp_path, "benchmarks", *COLLECT, "--profile", "paper", "--models", "lenet5", "--datasets",
                       "digits", "--sparsities", "0.9")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    for file in ("test_grid.py", LAYERS, NETWORKS):
+    for file in ("test_grid.py", LAYERS, NETWORKS, CLAIMS):
         assert file in done.stdout
 
 
@@ -80,7 +82,7 @@ def test_a_single_case_can_be_named_and_chosen_by_marker(tmp_path):
 
 def test_collection_imports_no_torch():
     code = (
-        f"import sys, pytest; code = pytest.main(['{LAYERS}', '{NETWORKS}', '--collect-only', '-q', "
+        f"import sys, pytest; code = pytest.main(['{LAYERS}', '{NETWORKS}', '{CLAIMS}', '--collect-only', '-q', "
         "'-p', 'no:cacheprovider']); assert code == 0; assert 'torch' not in sys.modules"
     )
     done = command(sys.executable, "-c", code)
@@ -95,6 +97,8 @@ def test_collection_imports_no_torch():
         ([NETWORKS, "--models", "mobilenet_v1"], ["'mobilenet_v1'", "test_layers.py"]),
         ([NETWORKS, "--criteria", "l1"], ["--criteria says nothing about networks"]),
         ([LAYERS, "--epochs", "3"], ["--epochs says nothing about layers"]),
+        ([CLAIMS, "--schedules", "agp"], ["--schedules says nothing about claims"]),
+        ([CLAIMS, "--models", "lenet6"], ["unknown model 'lenet6'"]),
         ([NETWORKS, "--threads", "1,0"], ["--threads 0 is too small"]),
         ([NETWORKS, "--backends", "cuda"], ["unknown backend 'cuda'"]),
         (["benchmarks", "--threads", "1,2"], ["--threads 1,2: the grid takes one number", NETWORKS]),

@@ -16,7 +16,7 @@ def two_cores(monkeypatch):
 
 
 @pytest.mark.parametrize("profile", ["smoke", "quick", "paper"])
-@pytest.mark.parametrize("plan", [questions.layers, questions.networks])
+@pytest.mark.parametrize("plan", [questions.layers, questions.networks, questions.claims])
 def test_every_profile_has_cases_with_distinct_ids(plan, profile):
     found = plan(profile)
     ids = [case.id for case in found.cases]
@@ -123,3 +123,19 @@ def test_planning_imports_no_torch():
     count, imported = done.stdout.split()
     assert int(count) > 500
     assert imported == "False"
+
+
+def test_claims_mask_networks_wholly_and_take_layers_through_scipy():
+    cases = questions.claims().cases
+    masked = [c for c in cases if c.backend == "masked"]
+    assert {(c.model, c.sparsity) for c in masked} == {(m, s) for m in ("lenet300", "lenet5") for s in (0.9, 1.0)}
+    layers = [c for c in cases if c.backend == "scipy_csr"]
+    assert {c.model for c in layers} == {"linear_784_300", "conv_20_50_5x5_at_12", "linear_800_500"}
+    assert all(c.layer.layer.id == c.model and c.layer.batch_size == c.batch_size for c in layers)
+    assert "lenet5-s1000-masked-b64-t1" in [c.id for c in cases]
+    assert "linear_784_300-s900-scipy_csr-b1-t1" in [c.id for c in cases]
+
+
+def test_a_model_has_its_own_layers_only():
+    assert {c.model for c in questions.claims(None, {"models": "lenet300"}).cases} == {"lenet300", "linear_784_300"}
+    assert {c.model for c in questions.claims(None, {"models": "resnet20"}).cases} == {"resnet20"}

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_answer_tables import NETWORK, network
+from test_answer_tables import run as networks_run
 from test_tables import CONTROL, PRUNED, facts, run
 
 from prunebench.errors import UsageError
@@ -101,3 +103,20 @@ def test_the_projects_own_blocks_are_what_its_runs_give(tmp_path):
     path.write_text((root / "README.md").read_text())
     assert START.split("{")[0] in path.read_text()
     assert not refresh(path, load_runs(root / "results" / "runs"))
+
+
+def test_a_block_of_another_kind_chooses_by_its_own_columns(tmp_path):
+    runs = [run(facts()), networks_run(network(), network(replace(NETWORK, model="lenet300")))]
+    query = "machine=aaaaaaaaaa threads=1 kind=networks model=resnet18_cifar drop=dense_channels_last_ms,sparsity"
+    path = document(tmp_path / "README.md", query)
+    refresh(path, runs)
+    text = path.read_text()
+    assert "resnet18_cifar" in text
+    assert "lenet300" not in text
+    assert "csr ms" in text
+    assert "dense_channels_last ms" not in text
+    assert "sparsity" not in text.split("-->")[1]
+    for wrong, named in (("kind=plots", "'plots'.*networks"), ("kind=networks color=red", "'color'")):
+        document(path, f"machine=aaaaaaaaaa threads=1 {wrong}")
+        with pytest.raises(UsageError, match=named):
+            refresh(path, runs)

@@ -252,6 +252,28 @@ def test_divergence_is_shown():
     assert (row["nonzeros"], row["bytes on disk"]) == ("–", "–")
 
 
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({}, ""),
+        ({"collapse": "layer collapse: conv1.weight"}, " (layer collapse)"),
+        ({"not_pruned": "not pruned: conv1.weight stay dense"}, " (some layers left dense)"),
+        ({"collapse": "c", "not_pruned": "n"}, " (layer collapse; some layers left dense)"),
+    ],
+)
+def test_what_pruning_warned_of_stands_beside_the_nonzeros(said, words):
+    [row] = main(run(facts(**said)))
+    assert row["nonzeros"] == f"43,050 of 430,500{words}"
+
+
+def test_a_run_from_before_a_fact_was_known_is_read():
+    old = facts()
+    del old["not_pruned"]
+    [row] = main(run(old))
+    assert row["nonzeros"] == "43,050 of 430,500"
+    assert [r["not_pruned"] for r in rows(detail(frame([run(old), run(facts(PRUNED, "dense"))])))] == ["", ""]
+
+
 def test_one_diverged_seed_lowers_n_and_shows_in_the_details():
     both = run(facts(), facts(replace(PRUNED, seed=1), status="diverged"))
     [row] = rows(detail(frame([both])))

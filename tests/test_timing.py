@@ -213,6 +213,51 @@ def test_samples_hold_every_arm_and_the_control_twice(monkeypatch):
     assert samples[timing.CONTROL] == pytest.approx([0.02, 0.02])
 
 
+class SelfTimed:
+    """An arm that takes the time of its loops itself."""
+
+    def __init__(self, clock, name, seconds):
+        self.clock, self.name, self.seconds, self.loops = clock, name, seconds, []
+
+    def seconds_per_call(self, loops):
+        self.clock.order.append(self.name)
+        self.clock.now += 1000.0  # the way there and back is no time of the arm
+        self.loops.append(loops)
+        return self.seconds
+
+
+def test_an_arm_may_time_its_own_loops_in_the_same_order_as_any(monkeypatch):
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    arms = {name: SelfTimed(clock, name, seconds) for name, seconds in {"a": 0.001, "b": 1.0}.items()}
+    first = timing.sample(arms, "b", seconds=0.0)
+    assert set(first["a"]) == {0.001}
+    assert set(first["b"]) == set(first[timing.CONTROL]) == {1.0}
+    assert arms["a"].loops == [1, 1] + [5] * MIN_BLOCKS
+    plain, mine = Clock(monkeypatch), clock.order
+    timing.sample({name: plain.arm(name, arm.seconds) for name, arm in arms.items()}, "b", seconds=0.0)
+    looped = [plain.order[0], *(n for before, n in zip(plain.order, plain.order[1:], strict=False) if n != before)]
+    assert [n for n, before in zip(mine, [None, *mine], strict=False) if n != before] == looped
+
+
+def test_every_arm_that_is_not_slow_is_woken_after_the_pause(monkeypatch):
+    clock = Clock(monkeypatch)
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    arms = {name: SelfTimed(clock, name, seconds) for name, seconds in {"a": 0.001, "b": 0.05, "c": 1.0}.items()}
+    timing.sample(arms, "c", seconds=0.0, settle=0.02)
+    assert arms["a"].loops == [1, 1] + [5, 5] * MIN_BLOCKS
+    assert arms["b"].loops == [1, 1] + [1, 1] * MIN_BLOCKS  # or a peer's call would pay for waking, and a shorter not
+    assert arms["c"].loops == [1] * (2 + 2 * MIN_BLOCKS)  # sized by its first call; it is the control as well
+
+
+def test_a_loop_lasts_as_long_as_asked(monkeypatch):
+    arms = {"a": SelfTimed(Clock(monkeypatch), "a", 0.001), "b": SelfTimed(Clock(monkeypatch), "b", 0.02)}
+    timing.sample(arms, "b", seconds=0.0, arm_seconds=0.05)
+    assert arms["a"].loops[2:] == [50] * MIN_BLOCKS
+    assert arms["b"].loops[2:4] == [1, 1]
+    assert set(arms["b"].loops[4:]) == {3}
+
+
 def test_the_baseline_need_not_be_the_control(monkeypatch):
     clock = Clock(monkeypatch)
     arms = {"a": clock.arm("a", 0.02), "b": clock.arm("b", 0.04), "c": clock.arm("c", 0.01)}

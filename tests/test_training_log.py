@@ -110,17 +110,38 @@ def test_tensorboard_only_where_it_is_installed_and_with_a_folder(monkeypatch):
     check_tensorboard()
 
 
-def test_tensorboard_gets_the_same_numbers(tmp_path):
-    pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    log = TrainingLog(tmp_path, tensorboard=True)
-    log.write(**row(loss=0.75))
-    log.write(**row(epoch=2, loss=0.25))
-    log.close()
-    events = EventAccumulator(str(tmp_path))
+def events_of(folder, name):
+    """[(step, value)] as TensorBoard shows them."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder))
     events.Reload()
-    assert [e.value for e in events.Scalars("loss")] == [0.75, 0.25]
+    return [(e.step, pytest.approx(e.value, rel=1e-5)) for e in events.Scalars(name)]
+
+
+def test_tensorboard_gets_the_same_numbers_and_forgets_what_a_killed_run_wrote_later(tmp_path):
+    pytest.importorskip("tensorboard")
+    killed = TrainingLog(tmp_path, tensorboard=True)
+    for epoch, loss in ((1, 0.75), (2, 0.5), (3, 0.25)):
+        killed.write(**row(epoch=epoch, loss=loss))
+    assert events_of(tmp_path, "loss") == [(1, 0.75), (2, 0.5), (3, 0.25)], "written at once, before it is closed"
+    again = TrainingLog(tmp_path, tensorboard=True)
+    again.write(**row(epoch=2, loss=0.4))
+    again.close()
+    killed.close()
+    assert events_of(tmp_path, "loss") == [(1, 0.75), (2, 0.4)]
+
+
+def test_the_command_line_writes_tensorboard_s_events(tmp_path, one_core):
+    pytest.importorskip("tensorboard")
+    places = ("--store", str(tmp_path / "store"), "--logs", str(tmp_path / "logs"), "--tensorboard")
+    grid = ("--datasets", "digits:size=8", "--epochs", "2", "--fine-tune-epochs", "2")
+    assert main(["sweep", "--profile", "smoke", *grid, *places]) == 0
+    folders = list((tmp_path / "logs").iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        rows = read(folder / "log.csv")
+        for name in COLUMNS[3:]:
+            assert events_of(folder, name) == [(i + 1, float(r[name])) for i, r in enumerate(rows)]
 
 
 def test_the_command_line_writes_a_log_where_asked(tmp_path, one_core, capsys):

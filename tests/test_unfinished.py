@@ -26,6 +26,7 @@ MODES = {
     "dense": Cell("digits:size=16", "lenet5", recipe=SGD),
     "pruned": CELL,
     "twin": replace(CELL, criterion="l1", scope="like:criterion=random:scope=global"),
+    "movement": replace(CELL, criterion="movement"),
     "rewound": replace(CELL, recipe=replace(SGD, rewind="weights", rewind_epoch=1, prune_rounds=2)),
     "grown": replace(
         CELL, schedule="one_shot", recipe=replace(ADAM, regrow="random", regrow_every=4, distill_weight=0.2)
@@ -68,7 +69,8 @@ def weights(lab, cell):
 
 
 @pytest.mark.parametrize(
-    ("mode", "share"), [("dense", 0.6), ("pruned", 0.6), ("rewound", 0.7), ("rewound", 0.9), ("grown", 0.6)]
+    ("mode", "share"),
+    [("dense", 0.6), ("pruned", 0.6), ("movement", 0.6), ("rewound", 0.7), ("rewound", 0.9), ("grown", 0.6)],
 )
 def test_a_killed_training_ends_in_the_same_bytes(mode, share, whole, tmp_path):
     cell, lab = MODES[mode], lab_of(tmp_path)

@@ -150,6 +150,8 @@ def score(
 def _check(plugin: str, layer: str, result: Any, weight: Tensor) -> None:
     import torch
 
+    from prunebench.masks import all_finite
+
     if not isinstance(result, torch.Tensor):
         raise PluginError(f"criterion {plugin!r} returned {type(result).__name__} for {layer}; expected a tensor")
     if result.shape != weight.shape:
@@ -157,5 +159,5 @@ def _check(plugin: str, layer: str, result: Any, weight: Tensor) -> None:
             f"criterion {plugin!r} returned shape {tuple(result.shape)} for {layer}; "
             f"expected the weight's shape {tuple(weight.shape)}"
         )
-    if result.is_complex() or not torch.isfinite(result).all():
+    if result.is_complex() or not all_finite(result):
         raise PluginError(f"criterion {plugin!r} returned NaN or infinite scores for {layer}")

@@ -75,6 +75,8 @@ def _update(text: str) -> Callable[..., Any] | None:
 def _checked(plugin: str, layer: str, result: Any, keep: Tensor, dtype: Any) -> Tensor:
     import torch
 
+    from prunebench.masks import all_finite
+
     where = f"criterion {plugin!r}: its update returned"
     if not isinstance(result, torch.Tensor):
         raise PluginError(f"{where} {type(result).__name__} for {layer}; expected a tensor")
@@ -82,7 +84,7 @@ def _checked(plugin: str, layer: str, result: Any, keep: Tensor, dtype: Any) -> 
         raise PluginError(
             f"{where} shape {tuple(result.shape)} for {layer}; expected the weight's shape {tuple(keep.shape)}"
         )
-    if result.is_complex() or not torch.isfinite(result.to(dtype)).all():
+    if result.is_complex() or not all_finite(result.to(dtype)):
         raise PluginError(f"{where} NaN or infinite weights for {layer}")
     if result[~keep].any():
         raise PluginError(f"{where} weights other than zero where {layer} was pruned")

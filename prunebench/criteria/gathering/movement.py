@@ -51,6 +51,21 @@ class MovementObserver:
                 else:
                     self._before[name] = module.weight.detach().clone()
 
+    def state(self) -> dict[str, Tensor]:
+        """The sums so far, and of how many steps."""
+        totals = {f"total.{name}": total for name, total in self.totals.items()}
+        return {**totals, "steps": torch.tensor(self.steps)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave, with the model's weights of then back in place."""
+        self.steps = int(tensors["steps"])
+        self.totals = {
+            name: tensors[f"total.{name}"].to(module.weight.device, copy=True)
+            for name, module in self._modules.items()
+            if f"total.{name}" in tensors
+        }
+        self.renew()
+
 
 def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
     """{name: -Σ w·g}, of the weight's shape, at least float32, as the training observed it.

@@ -43,9 +43,9 @@ def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
     values: dict[str, Tensor] = {}
     for name, value in (*run.model.named_parameters(), *run.model.named_buffers()):
         if value.is_floating_point():
-            value = value.detach().double()
+            value = value.detach()
             mean = name.rpartition(".")[2] == "running_mean"
-            values[name] = torch.zeros_like(value) if mean else value.abs()
+            values[name] = (torch.zeros_like(value) if mean else value.abs()).double()
     leaves = {name: values[name].requires_grad_(True) for name in names}
     device = next(iter(run.modules.values())).weight.device
     ones = torch.ones(1, *_shape(run), dtype=torch.float64, device=device)
@@ -55,9 +55,10 @@ def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
         raise UsageError(f"criterion {run.criterion!r}: the synaptic flow of {type(run.model).__name__} overflows")
     if not total.requires_grad or total == 0:
         return {name: torch.zeros_like(leaf, requires_grad=False) for name, leaf in leaves.items()}
-    found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+    # 1/R goes in at the start: dividing every gradient by R would be one more pass over all weights.
+    found = torch.autograd.grad(total, list(leaves.values()), 1 / total.detach(), allow_unused=True)
     return {
-        name: torch.zeros_like(leaf, requires_grad=False) if part is None else part / total.detach()
+        name: torch.zeros_like(leaf, requires_grad=False) if part is None else part
         for (name, leaf), part in zip(leaves.items(), found, strict=True)
     }
 

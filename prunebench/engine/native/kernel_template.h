@@ -8,7 +8,9 @@
  * Per nonzero and tile: 6 bytes of weights and R*Q lane vectors of input are read, 32*R*Q FLOP done. One vector load per
  * FMA is the floor of any unstructured-sparse product, so the roof is the load rate of the level that the tile's input
  * lies in: channels come in blocks whose input fits L1. Measured, one thread of a Zen 4 (512-bit roof from L1: 105
- * GFLOP/s): 4 x 4 tiles 85% of it, 2 x 2 75%, 1 x 1 43%; docs/engine-notes.md has the rest. */
+ * GFLOP/s): 4 x 4 tiles 80-85% of it, 2 x 2 75%, 1 x 8 (a 1 x 1 convolution) 73%, 1 x 1 43%. AVX2, whose roof is the same there (two
+ * loads of half the width a cycle): 2 x 2 and 2 x 3 tiles 65-68%, twelve accumulators for sixteen. scalar, 4 floats at a
+ * time: 20 GFLOP/s, 38% of its roof of 52. docs/engine-notes.md has the rest. */
 #include "engine.h"
 
 typedef float vec __attribute__((vector_size(PB_VL * 4)));
@@ -162,6 +164,7 @@ TABLE(1, 4) TABLE(2, 4)
 #endif
 
 #include "map_template.h"
+#include "move_template.h"
 #include "dot_template.h"
 
 const pb_isa CAT(pb_isa_, PB_NAME) = {

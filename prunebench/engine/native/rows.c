@@ -1,4 +1,5 @@
-/* Products where vectors along the output don't pay: one image (a linear layer at batch 1), and hypersparse matrices. */
+/* Products where vectors along the output don't pay: one image (a linear layer at batch 1), and hypersparse matrices.
+ * dot_template.h's kernels, block by block: their roofs bind. */
 #include "engine.h"
 
 typedef struct {
