@@ -152,8 +152,9 @@ def _entries(numbers: pd.DataFrame, looks: dict[str, style.Look], dashes: dict[s
     made = [style.entry(name, color=look.colour, marker=look.marker, linestyle="none", markersize=8)
             for name, look in looks.items()]  # fmt: skip
     made += [style.entry(name, color=style.BLACK, linestyle=dash) for name, dash in dashes.items()]
-    made.append(style.entry("break-even", color=style.GREY, marker="o", markerfacecolor="none", linestyle="none",
-                            markersize=11))  # fmt: skip
+    if (numbers["what"] == "break-even").any():
+        made.append(style.entry("break-even", color=style.GREY, marker="o", markerfacecolor="none", linestyle="none",
+                                markersize=11))  # fmt: skip
     if any(style.hollow(str(v)) for v in numbers["verdict"]):
         made.append(style.entry("unstable or inconclusive", color=style.GREY, marker="D", markerfacecolor="white",
                                 linestyle="none", markersize=7))  # fmt: skip
