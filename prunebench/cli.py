@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(run=_sweep)
 
     tables = commands.add_parser(
-        "tables", help="write results/tables and results/plots from saved runs and print the main table"
+        "tables", help="write tables, claims and plots from saved runs and print the main table"
     )
     tables.add_argument("runs", nargs="*", metavar="RUN", help="a saved run's name, number or path; none means all")
     tables.add_argument("--format", default="github", help="how to print: github, csv, html or latex")
@@ -95,8 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     claims.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
     claims.set_defaults(run=_claims)
 
-    compare_command.add_to(commands)
     plots_command.add_to(commands)
+    compare_command.add_to(commands)
     report_command.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
@@ -232,15 +232,15 @@ def _tables(options: argparse.Namespace) -> int:
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = _results(options)
+    results = Path(options.results) if options.results else settings.project_root() / "results"
     chosen = load_runs(results / "runs", options.runs)
     # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
     everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
     files, main_table = write_tables(list(everything.values()), results / "tables", show=chosen)
     files += write_claims(list(everything.values()), results)
+    files += write_plots(list(everything.values()), results / "plots")
     print(render(main_table, options.format), end="")
-    drawn = write_plots(list(everything.values()), results / "plots")
-    print(f"{len(files) + len(drawn)} files in {results}", file=sys.stderr)
+    print(f"{len(files)} files in {results}", file=sys.stderr)
     try:
         readme.refresh(results.parent / "README.md", list(everything.values()))
     except UsageError as error:
@@ -256,16 +256,12 @@ def _claims(options: argparse.Namespace) -> int:
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = _results(options)
+    results = Path(options.results) if options.results else settings.project_root() / "results"
     chosen = load_runs(results / "runs", options.runs)
     everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
     print(printed(judge(chosen), options.format), end="")
     write_claims(list(everything.values()), results)
     return 0
-
-
-def _results(options: argparse.Namespace) -> Path:
-    return Path(options.results) if options.results else settings.project_root() / "results"
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prunebench.atomic import make_folder, write_bytes, write_text
 from prunebench.errors import UsageError
@@ -17,6 +18,9 @@ from prunebench.plots import accuracy, curves, memory, pareto, roofline, speed, 
 from prunebench.plots.plot import Plot
 from prunebench.runs import Run
 from prunebench.tables import frame
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _KINDS = ("accuracy_by_", "pareto_speedup-", "pareto_bytes-", "speedup-", "roofline-", "schedules")
 _SUFFIXES = (".csv", ".svg", ".png")
@@ -78,28 +82,34 @@ def _up_to_date(path: Path, plot: Plot) -> bool:
 
 
 def vector(plot: Plot) -> bytes:
-    """The plot as SVG: the same numbers give the same bytes with the same matplotlib. No date, no version in it."""
-    content = io.BytesIO()
+    """The plot as SVG."""
     with style.look(plot.name):
-        about = {"Date": None, "Creator": None, "Title": plot.title, "Description": _mark(plot)}
-        plot.draw(plot.numbers, plot.title).savefig(content, format="svg", metadata=about)
+        return _svg(plot, plot.draw(plot.numbers, plot.title))
+
+
+def _svg(plot: Plot, figure: Figure) -> bytes:
+    content = io.BytesIO()
+    about = {"Date": None, "Creator": None, "Title": plot.title, "Description": _mark(plot)}
+    figure.savefig(content, format="svg", metadata=about)
     # A thousandth of a point is enough for an eye, and takes a fifth off the file.
     return re.sub(rb"(\.\d{3})\d+", rb"\1", content.getvalue())
 
 
 def images(plot: Plot) -> dict[str, bytes]:
-    """{suffix: content}: the plot as SVG, and as PNG that repeats as well."""
+    """{suffix: content}: the same numbers give the same bytes with the same matplotlib. No date, no version in them."""
     from PIL import Image, PngImagePlugin
 
     pixels, small = io.BytesIO(), io.BytesIO()
     with style.look(plot.name):
-        plot.draw(plot.numbers, plot.title).savefig(pixels, format="png")
+        figure = plot.draw(plot.numbers, plot.title)
+        vectors = _svg(plot, figure)
+        figure.savefig(pixels, format="png")
     info = PngImagePlugin.PngInfo()
     info.add_text("Description", _mark(plot))
     pixels.seek(0)
     image = Image.open(pixels).convert("RGB").quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     image.save(small, "PNG", pnginfo=info, optimize=True, dpi=(style.DPI, style.DPI))
-    return {".svg": vector(plot), ".png": small.getvalue()}
+    return {".svg": vectors, ".png": small.getvalue()}
 
 
 def _index(found: Sequence[Plot]) -> str:
