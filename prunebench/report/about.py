@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -29,7 +30,13 @@ def troubles(runs: Sequence[Run]) -> Block | None:
 def machines(runs: Sequence[Run]) -> list[tuple[str, dict[str, str]]]:
     """(id, {what: value}) of every machine, an engine build and versions included: what a timing depends on."""
     found = {str(run.machine.get("id", "unknown")): run.machine for run in runs}
-    return [(name, {k: flat(v) for k, v in found[name].items() if k != "id"}) for name in sorted(found)]
+    return [(name, dict(_told(k, v) for k, v in found[name].items() if k != "id")) for name in sorted(found)]
+
+
+def _told(name: str, value: Any) -> tuple[str, str]:
+    if name == "memory_bytes" and isinstance(value, (int, float)):
+        return "memory", f"{value / 2**30:.1f} GiB"
+    return name, flat(value)
 
 
 def sources(runs: Sequence[Run]) -> Block:

@@ -140,10 +140,11 @@ def test_there_is_no_page_without_a_result(tmp_path):
 
 def test_a_machine_s_versions_and_build_are_told():
     one = run(*grid())
-    odd = replace(one, machine={**one.machine, "id": "bbbbbbbbbb", "versions": ["not", {"a": None}], "engine": None})
+    odd = replace(one, machine={**one.machine, "id": "bbbbbbbbbb", "versions": ["not", {"a": None}], "engine": None,
+                                "memory_bytes": 3 * 2**30})  # fmt: skip
     text = " ".join(Reader(page([one, odd])).text.split())
     assert "machine aaaaaaaaaa cpusome <CPU> & more cores2 engineisa avx2 versionstorch 2" in text
-    assert "engine– versionsnot, a –" in text
+    assert "engine– versionsnot, a – memory3.0 GiB" in text
 
 
 @pytest.fixture

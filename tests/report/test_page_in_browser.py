@@ -212,9 +212,12 @@ def test_every_control_is_reached_by_keyboard_and_has_a_name(browser, written):
 
 
 def test_on_paper_there_are_no_controls_and_nothing_is_cut_off(browser, written):
-    browser.open(written)
+    browser.open(written, dark=True)
     assert browser.printed().startswith(b"%PDF-")
-    browser.cdp("Emulation.setEmulatedMedia", media="print")
+    scheme = {"name": "prefers-color-scheme", "value": "dark"}
+    browser.cdp("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    assert browser.run(SHADE, "body") == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+    assert contrast(browser.run(SHADE, ".badge")[0], "rgb(255, 255, 255)") >= 4.5
     shown = """return [...document.querySelectorAll('.tools, button.copy, nav, .pages button')]
         .filter(e => e.checkVisibility()).length"""
     assert browser.run(shown) == 0
