@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from prunebench import __version__, compare_command, profiles, settings
+from prunebench import __version__, compare_command, plots_command, profiles, report_command, settings
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -79,7 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     sweep.add_argument("--executor", default="local", help="local")
     sweep.set_defaults(run=_sweep)
 
-    tables = commands.add_parser("tables", help="write results/tables from saved runs and print the main table")
+    tables = commands.add_parser(
+        "tables", help="write results/tables and results/plots from saved runs and print the main table"
+    )
     tables.add_argument("runs", nargs="*", metavar="RUN", help="a saved run's name, number or path; none means all")
     tables.add_argument("--format", default="github", help="how to print: github, csv, html or latex")
     tables.add_argument(
@@ -94,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     claims.set_defaults(run=_claims)
 
     compare_command.add_to(commands)
+    plots_command.add_to(commands)
+    report_command.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
     )
@@ -221,20 +225,22 @@ def _sweep(options: argparse.Namespace) -> int:
 def _tables(options: argparse.Namespace) -> int:
     from prunebench import readme
     from prunebench.claims.files import write_claims
+    from prunebench.plots import write_plots
     from prunebench.rendering import FORMATS, render
     from prunebench.runs import load_runs
     from prunebench.table_files import write_tables
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = _results(options)
     chosen = load_runs(results / "runs", options.runs)
     # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
     everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
     files, main_table = write_tables(list(everything.values()), results / "tables", show=chosen)
     files += write_claims(list(everything.values()), results)
     print(render(main_table, options.format), end="")
-    print(f"{len(files)} files in {results}", file=sys.stderr)
+    drawn = write_plots(list(everything.values()), results / "plots")
+    print(f"{len(files) + len(drawn)} files in {results}", file=sys.stderr)
     try:
         readme.refresh(results.parent / "README.md", list(everything.values()))
     except UsageError as error:
@@ -250,12 +256,16 @@ def _claims(options: argparse.Namespace) -> int:
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = _results(options)
     chosen = load_runs(results / "runs", options.runs)
     everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
     print(printed(judge(chosen), options.format), end="")
     write_claims(list(everything.values()), results)
     return 0
+
+
+def _results(options: argparse.Namespace) -> Path:
+    return Path(options.results) if options.results else settings.project_root() / "results"
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from prunebench.statistics import crossing
 _APART = ("layer", "networks", "roofs")  # no single values
 
 
-def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def layer_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows = latest(runs, "layers", lambda f: (f["layer"]["id"], f["cell"]["sparsity"], f["batch_size"]))
     place = {shape.id: n for n, shape in enumerate(distinct(known_networks()))}
     return sorted(
@@ -33,7 +33,7 @@ def layer_details(runs: Sequence[Run]) -> pd.DataFrame:
     """All numbers, one row per case."""
     names = [name for name in (*FIELDS, *LAYER_FIELDS) if name not in _APART and not name.startswith("accuracy")]
     table = []
-    for f in sorted(_rows(runs), key=lambda f: (f["machine"], f["threads"])):
+    for f in sorted(layer_rows(runs), key=lambda f: (f["machine"], f["threads"])):
         labels = {"machine": f["machine"], "threads": f["threads"], "layer": f["layer"]["id"],
                   "networks": " ".join(f["networks"]), "sparsity": f["cell"]["sparsity"],
                   "batch_size": f["batch_size"], "status": f["status"]}  # fmt: skip
@@ -44,7 +44,7 @@ def layer_details(runs: Sequence[Run]) -> pd.DataFrame:
 
 def layer_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
     """{(machine, threads): a row per layer, batch size and sparsity}."""
-    return {key: pd.DataFrame([_row(f) for f in rows]) for key, rows in apart(_rows(runs)).items()}
+    return {key: pd.DataFrame([_row(f) for f in rows]) for key, rows in apart(layer_rows(runs)).items()}
 
 
 def _row(f: dict[str, Any]) -> dict[str, str]:
@@ -76,7 +76,7 @@ _NUMBERS = ("µs", "dense µs", "useful GFLOP/s", "dense-equivalent", "roof", "s
 
 def breakeven_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
     """{(machine, threads): a row per layer, a column per batch size with its break-even sparsity}."""
-    return {key: _breakeven_table(rows) for key, rows in apart(_rows(runs)).items()}
+    return {key: _breakeven_table(rows) for key, rows in apart(layer_rows(runs)).items()}
 
 
 def _breakeven_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

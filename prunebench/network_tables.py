@@ -19,7 +19,7 @@ _OVERALL = ("relative_error", "nonzeros", "prunable", "parameters", "macs", "mac
             "dense_disk_bytes", "resident_bytes")  # fmt: skip
 
 
-def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def network_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows = latest(runs, "networks", lambda f: (f["cell"]["model"], f["cell"]["sparsity"], f["batch_size"]))
     place = {name: n for n, name in enumerate(_ORDER)}
     return sorted(
@@ -33,7 +33,7 @@ def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
 def network_details(runs: Sequence[Run]) -> pd.DataFrame:
     """All numbers, one row per case and arm; a case that failed has one row without an arm."""
     table = []
-    for f in sorted(_rows(runs), key=lambda f: (f["machine"], f["threads"])):
+    for f in sorted(network_rows(runs), key=lambda f: (f["machine"], f["threads"])):
         labels = {"machine": f["machine"], "threads": f["threads"], "model": f["cell"]["model"],
                   "sparsity": f["cell"]["sparsity"], "batch_size": f["batch_size"]}  # fmt: skip
         arms = f["arms"] or {"": {"status": f["status"], "reason": f["reason"]}}
@@ -46,7 +46,7 @@ def network_details(runs: Sequence[Run]) -> pd.DataFrame:
 
 def network_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
     """{(machine, threads): a row per network, sparsity and batch size, a column per arm}."""
-    return {key: _table(rows) for key, rows in apart(_rows(runs)).items()}
+    return {key: _table(rows) for key, rows in apart(network_rows(runs)).items()}
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:

@@ -78,7 +78,7 @@ def _shown(runs: Sequence[Run]) -> pd.DataFrame:
     return list(tables.values())[-1] if tables else claims_table(judge(runs))
 
 
-_TITLES = {
+TITLES = {
     "main": "speed and accuracy",
     "bytes": "bytes",
     "networks": "networks",
@@ -93,7 +93,7 @@ def _index(runs: Sequence[Run], kinds: dict[str, Tables]) -> str:
     keys = dict.fromkeys(key for tables in kinds.values() for key in tables)
     present = [kind for kind, tables in kinds.items() if tables]
     tables = pd.DataFrame([
-        {**{_TITLES[kind]: _link(kind, key) if key in kinds[kind] else "–" for kind in present},
+        {**{TITLES[kind]: _link(kind, key) if key in kinds[kind] else "–" for kind in present},
          "machine": key[0], "threads": key[1], "what it is": _machine(machines[key[0]])}
         for key in keys
     ])  # fmt: skip

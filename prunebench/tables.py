@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,7 +133,7 @@ def _kb(count: float | None) -> str:
     return "–" if count is None or np.isnan(count) else f"{count / 1000:,.1f} kB"
 
 
-def labels_of(row: pd.Series) -> dict[str, str]:
+def labels_of(row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
     """What a row is about, as it stands in its first columns."""
     pair = copied(row["scope"])
     if row["criterion"] == NONE:

@@ -1,0 +1,101 @@
+"""The command that measures a row again: what stands in a table as labels, as options of `pytest benchmarks`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+
+from prunebench import profiles
+from prunebench.cell import NONE, Cell
+from prunebench.recipe import Recipe
+from prunebench.spec import Spec
+from prunebench.tables import backends_of, labels_of
+
+_NO_BACKENDS = ("dense_channels_last", "csr_unpruned", "csr")  # arms that the networks question has by itself
+
+
+def labels(cases: pd.DataFrame) -> pd.DataFrame:
+    """What the grid's tables call each case, row by row."""
+    return pd.DataFrame([labels_of(row) for row in cases.to_dict("records")], index=cases.index)
+
+
+def grid_commands(cases: pd.DataFrame, named: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+    """A command for every row of a grid's table, found by its labels; cases of the same machine and thread count."""
+    shared = [name for name in named.columns if name in table.columns]
+    places = named.groupby(shared, sort=False).indices
+    wanted = list(table[shared].itertuples(index=False, name=None))
+    commands = {key: _grid(cases.iloc[places[key]]) for key in dict.fromkeys(wanted)}
+    return [commands[key] for key in wanted]
+
+
+def _grid(cases: pd.DataFrame) -> str:
+    first = cases.iloc[0]
+    axes: dict[str, list[Any]] = {"datasets": [first["dataset"]], "models": [first["model"]]}
+    if first["criterion"] != NONE:
+        pruned_by = ("criterion", "granularity", "scope", "schedule")
+        options = ("criteria", "granularities", "scopes", "schedules")
+        axes |= {option: [first[column]] for option, column in zip(options, pruned_by, strict=True)}
+    axes |= {
+        "sparsities": sorted(set(map(float, cases["sparsity"]))),
+        "backends": backends_of(cases),
+        "batch-sizes": sorted(set(cases["batch_size"])),
+        "seeds": sorted(set(cases["seed"])),
+        "threads": [first["threads"]],
+    }
+    recipe = recipe_option(Cell.from_dict(json.loads(first["identity"])))
+    return _command("pytest benchmarks", axes | ({"recipe": [recipe]} if recipe else {}))
+
+
+def recipe_option(cell: Cell) -> str | None:
+    """The value of --recipe that gives a cell's recipe; None where it is the one by the rules.
+
+    A recipe's name isn't relied on: a saved one may have been made from a recipe that was changed since.
+    """
+    default = profiles.recipe(cell.model, cell.dataset)
+    if not _differences(cell.recipe, default):
+        return None
+    known = [n for n in profiles.recipe_names() if cell.recipe.name == n or cell.recipe.name.startswith(f"{n}_")]
+    base = max(known, key=len, default="default")
+    values = _differences(cell.recipe, profiles.recipe(cell.model, cell.dataset, base))
+    return Spec(base, (), tuple(sorted(values.items()))).text
+
+
+def _differences(recipe: Recipe, base: Recipe) -> dict[str, Any]:
+    names = [f.name for f in fields(Recipe) if f.name != "name"]
+    return {name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(base, name)}
+
+
+def layer_command(rows: Sequence[dict[str, Any]]) -> str:
+    """For facts of one layer at one thread count."""
+    first = rows[0]
+    axes = {
+        "models": first["networks"][:1],
+        "sparsities": sorted({float(f["cell"]["sparsity"]) for f in rows}),
+        "batch-sizes": sorted({f["batch_size"] for f in rows}),
+        "threads": [first["threads"]],
+    }
+    chosen = shlex.quote(f"cell(layer='{first['layer']['id']}')")
+    return f"{_command('pytest benchmarks/test_layers.py', axes)} -m {chosen}"
+
+
+def network_command(facts: dict[str, Any]) -> str:
+    """For facts of one network."""
+    axes = {
+        "models": [facts["cell"]["model"]],
+        "sparsities": [float(facts["cell"]["sparsity"])],
+        "batch-sizes": [facts["batch_size"]],
+        "threads": [facts["threads"]],
+    }
+    peers = [name for name in (facts["arms"] or {}) if name not in _NO_BACKENDS]
+    return _command("pytest benchmarks/test_networks.py", axes | ({"backends": peers} if peers else {}))
+
+
+def _command(start: str, axes: Mapping[str, Iterable[Any]]) -> str:
+    # Quoted: names come from files that anybody may have written, and a reader pastes this into a shell.
+    options = [f"--{option} {shlex.quote(','.join(map(str, values)))}" for option, values in axes.items()]
+    return " ".join([start, *options])
