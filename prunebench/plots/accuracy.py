@@ -30,7 +30,7 @@ VIEWS = {
     "granularity": (("scope", "schedule"), ("criterion",)),
     "control": (("granularity", "scope", "schedule"), ("criterion",)),
 }
-_PANELS = 12  # on one image; what is beyond goes to the next
+_PANELS, _LINES = 12, 8  # on one image; what is beyond goes to the next
 _NUMBERS = ["panel", "series", "sparsity", "what", "seed", "kept", "accuracy", "low", "high", "n", "cases", "lost"]
 
 
@@ -38,7 +38,8 @@ def plots(table: pd.DataFrame) -> Iterator[Plot]:
     """Every plot of accuracy against sparsity of a tables.frame."""
     for parent, rows in accuracies(table).groupby(PARENT):
         for view in VIEWS:
-            pages = _pages(_compared(rows[rows["criterion"] != NONE], view), view)
+            compared = _compared(rows[rows["criterion"] != NONE], view)
+            pages = [page for lines in _lines(compared, view) for page in _pages(lines, view)]
             for number, panels in enumerate(pages, 1):
                 dataset, model, recipe = map(str, _key(parent))
                 page = [f"part{number}"] if len(pages) > 1 else []
@@ -64,6 +65,17 @@ def _compared(rows: pd.DataFrame, view: str) -> pd.DataFrame:
     scopes = [s if pair is None else pair[1] for s, pair in zip(rows["scope"], pairs, strict=True)]
     series = ["itself" if mine else c for mine, c in zip(own, rows["criterion"], strict=True)]
     return rows.assign(criterion=criteria, scope=scopes, series=series)
+
+
+def _lines(rows: pd.DataFrame, view: str) -> list[pd.DataFrame]:
+    """The rows, or where they make more lines than an eye can part, some of them at a time beside the two baselines."""
+    names = ordered(view, rows["series"])
+    if len(names) <= _LINES:
+        return [rows]
+    always = [name for name in ("l1", "random") if name in names]
+    others, room = [name for name in names if name not in always], _LINES - len(always)
+    chosen = [[*always, *others[n : n + room]] for n in range(0, len(others), room)]
+    return [rows[rows["series"].isin(lines)] for lines in chosen]
 
 
 Panel = tuple[dict[str, str], pd.DataFrame]  # what it holds fast, its rows

@@ -67,9 +67,9 @@ def _panel(ax: Axes, own: pd.DataFrame, control: pd.DataFrame, names: list[str],
         if row.low == row.low:
             ax.axhspan(axes.error(row.high), axes.error(row.low), color=style.BLACK, alpha=0.1, linewidth=0, zorder=1)
     marks: list[tuple[float, str, str, str]] = []
-    right, left = ax.get_xlim()
-    step = -0.013 * math.log(left / right)  # the axis falls to the right
     present = [name for name in names if (own["series"] == name).any()]
+    right, left = ax.get_xlim()
+    step = -min(0.013, 0.07 / len(present)) * math.log(left / right)  # the axis falls to the right
     for place, name in enumerate(present):
         look, mine = looks[name], own[own["series"] == name]
         aside = math.exp(step * (place - (len(present) - 1) / 2))

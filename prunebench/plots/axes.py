@@ -109,7 +109,7 @@ def _ticks(axis: Any, places: Sequence[float], labels: Sequence[str]) -> None:
 
 
 def bars(ax: Axes, x: Sequence[Iterable[float]], y: Sequence[Iterable[float]], **look: Any) -> None:
-    """Straight strokes from (x[0], y[0]) to (x[1], y[1]), those with a NaN left out: one path, so that SVGs stay small."""
+    """Straight strokes from (x[0], y[0]) to (x[1], y[1]), those with a NaN left out: one path, for small SVGs."""
     ends = [e for e in zip(x[0], y[0], x[1], y[1], strict=True) if all(v == v for v in e)]
     across = [v for x0, _, x1, _ in ends for v in (x0, x1, math.nan)]
     up = [v for _, y0, _, y1 in ends for v in (y0, y1, math.nan)]
@@ -123,18 +123,19 @@ STRIP = {"failed": "X", "missing": "d"}  # marks at a panel's bottom edge
 def strip_marks(ax: Axes, marks: Sequence[tuple[float, str, str, str]]) -> None:
     """Marks (x, what, colour, count) at the bottom edge for what has no accuracy, in levels where they would meet."""
     place = ax.get_xaxis_transform()
-    taken: list[tuple[float, float]] = []
+    taken: list[tuple[float, float, int]] = []  # from, to, in pixels, and the level
     for x, what, colour, count in marks:
         along = ax.transData.transform((x, 1))[0]
+        side = -1 if ax.transAxes.inverted().transform((along, 0))[0] > 0.7 else 1
+        begin, end = sorted((along - 10 * side, along + (66 if count else 10) * side))
         level = 0
-        while any(used == level and abs(along - other) < (72 if count else 20) for other, used in taken):
+        while any(used == level and begin < other_end and end > other for other, other_end, used in taken):
             level += 1
-        taken.append((along, level))
+        taken.append((begin, end, level))
         y = 0.03 + 0.06 * level
         ax.plot([x], [y], marker=STRIP[what], color=colour, markersize=8, transform=place, clip_on=False,
                 linestyle="none", markeredgecolor=colour, gid=what, zorder=6,
                 markerfacecolor=colour if what == "failed" else "none")  # fmt: skip
-        side = -1 if ax.transAxes.inverted().transform((along, 0))[0] > 0.7 else 1
         ax.annotate(count, (x, y), xycoords=place, xytext=(6 * side, 0), textcoords="offset points", va="center",
                     ha="left" if side > 0 else "right", fontsize=8.5, color=colour)  # fmt: skip
 

@@ -125,6 +125,7 @@ def _roofs(ax: Axes, own: pd.DataFrame) -> None:
 
 
 def _points(ax: Axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
+    rows = rows[rows["useful_gflops"].notna()]
     doubt = rows["verdict"].map(lambda v: style.hollow(str(v))).astype(bool)
     for chosen, face in ((rows[~doubt], colour), (rows[doubt], "none")):
         if len(chosen):

@@ -25,6 +25,7 @@ _FOOTER = (
     "bootstrap intervals (over seeds: geometric means). A ring marks where a line passes 1, linear between points as "
     "drawn. "
 )
+_PANELS = 8  # on one image; what is beyond goes to the next
 _NUMBERS = ["panel", "backend", "criterion", "schedule", "sparsity", "what", "kept", "speedup", "low", "high",
             "verdict", "status", "n", "cases"]  # fmt: skip
 
@@ -38,9 +39,20 @@ def plots(table: pd.DataFrame, runs: Sequence[Run]) -> Iterator[Plot]:
             continue
         numbers = pd.DataFrame(list(_panels(rows)), columns=_NUMBERS)
         numbers = numbers.assign(machine=machine, threads=threads, on=about[machine])
+        panels = list(dict.fromkeys(numbers["panel"]))
+        per_page = max(_PANELS // _columns(panels), 1) * _columns(panels)
+        pages = [panels[n : n + per_page] for n in range(0, len(panels), per_page)]
         title = f"Speed-up against sparsity: {model} on {dataset} (recipe {recipe}, {style.threads_text(threads)})"
-        name = file_name("speedup", model, dataset, recipe, machine, f"t{threads}")
-        yield Plot(name, title, numbers, draw)
+        name = ("speedup", model, dataset, recipe, machine, f"t{threads}")
+        for number, page in enumerate(pages, 1):
+            part = [f"part{number}"] if len(pages) > 1 else []
+            own = numbers[numbers["panel"].isin(page)].reset_index(drop=True)
+            yield Plot(file_name(*name, *part), title, own, draw)
+
+
+def _columns(panels: Sequence[str]) -> int:
+    """As many as there are batch sizes, at most 4."""
+    return max(1, min(len({panel.rpartition(", ")[2] for panel in panels}), 4))
 
 
 def _panels(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -84,7 +96,7 @@ def draw(numbers: pd.DataFrame, title: str) -> Figure:
     """Colour and marker say the backend; of its criteria and schedules each has a line."""
     first = numbers.iloc[0]
     panels = list(dict.fromkeys(numbers["panel"]))
-    columns = max(1, min(len({p.rpartition(", ")[2] for p in panels}), 4))
+    columns = _columns(panels)
     rows = math.ceil(len(panels) / columns)
     lost = numbers[numbers["what"] == "failed"]
     kinds = ", ".join(sorted(set(lost["status"])))
@@ -140,8 +152,9 @@ def _entries(numbers: pd.DataFrame, looks: dict[str, style.Look], dashes: dict[s
     made = [style.entry(name, color=look.colour, marker=look.marker, linestyle="none", markersize=8)
             for name, look in looks.items()]  # fmt: skip
     made += [style.entry(name, color=style.BLACK, linestyle=dash) for name, dash in dashes.items()]
-    made.append(style.entry("break-even", color=style.GREY, marker="o", markerfacecolor="none", linestyle="none",
-                            markersize=11))  # fmt: skip
+    if (numbers["what"] == "break-even").any():
+        made.append(style.entry("break-even", color=style.GREY, marker="o", markerfacecolor="none", linestyle="none",
+                                markersize=11))  # fmt: skip
     if any(style.hollow(str(v)) for v in numbers["verdict"]):
         made.append(style.entry("unstable or inconclusive", color=style.GREY, marker="D", markerfacecolor="white",
                                 linestyle="none", markersize=7))  # fmt: skip

@@ -29,7 +29,7 @@ ORDER = {
     "schedule": "agp one_shot linear polynomial cosine geometric",
     "granularity": "weight filter channel n_m block",
     "backend": "csr scipy_csr masked dense torch_compile torch_jit onnxruntime openvino",
-    "control": "itself random l1",
+    "control": "itself l1",
 }
 
 _RC = {
