@@ -32,7 +32,7 @@ bench: install
 	  $(BIN)/prunebench tables && exit $$status
 
 test: install
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --dist loadfile
 
 tables: install
 	$(BIN)/prunebench tables

@@ -137,15 +137,17 @@ def _kth(scores: Tensor, count: int) -> Tensor:
         sample[i] if 0 <= i < len(sample) else sample.new_full((), math.copysign(math.inf, i))
         for i in (place - margin, place + margin)
     )
-    rank = count - int((scores < low).count_nonzero())
-    at_low = int((scores == low).count_nonzero())
-    if 0 < rank <= at_low:
-        return low
-    between = scores[(scores > low) & (scores < high)]
-    if 0 < rank - at_low <= len(between):
-        return between.kthvalue(rank - at_low).values
-    if rank > 0 and count <= int((scores <= high).count_nonzero()):
-        return high
+    above = scores > low
+    rank = count - (len(scores) - int(above.count_nonzero()))
+    if rank <= 0:
+        if int((scores < low).count_nonzero()) < count:
+            return low
+    else:
+        between = scores[above.logical_and_(scores < high)]
+        if rank <= len(between):
+            return between.kthvalue(rank).values
+        if count <= int((scores <= high).count_nonzero()):
+            return high
     return scores.kthvalue(count).values  # a sample in step with a pattern in the scores misjudges them
 
 

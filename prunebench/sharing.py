@@ -24,18 +24,23 @@ def together(sets: Sequence[UnitSet], sparsity: float, scores: Sequence[Tensor] 
     """
     ranked = [s.scores for s in sets] if scores is None else list(scores)
     wanted = pruned_count(sum(s.weights for s in sets), sparsity)
-    counts = _counts(sets, ranked, wanted)
+    lost = _lost(sets, ranked, wanted)
+    counts = _sizes(lost)
     collapsed = [s.names[0] for s, count in zip(sets, counts, strict=True) if count > s.most]
     if not collapsed:
+        for unit_set, count, gone in zip(sets, counts, lost, strict=True):
+            if scores is None:  # else what was equal there may differ here
+                unit_set.found[count] = gone.to(unit_set.scores.device)
         return counts
     warn_of_collapse(collapsed)
     # With every set's best out of reach, the next in order takes its place and the total is unchanged.
     ranked = [r if s.staying else protected(r) for s, r in zip(sets, ranked, strict=True)]
-    counts = _counts(sets, ranked, wanted)
+    counts = _sizes(_lost(sets, ranked, wanted))
     return [min(count, s.most) for s, count in zip(sets, counts, strict=True)]
 
 
-def _counts(sets: Sequence[UnitSet], scores: Sequence[Tensor], wanted: int) -> list[int]:
+def _lost(sets: Sequence[UnitSet], scores: Sequence[Tensor], wanted: int) -> Sequence[Tensor]:
+    """Bool (units,) for every set: its units among the lowest of all, ties by position."""
     pool = torch.cat(list(scores)).cpu()
     alike = {s.cost if isinstance(s.cost, int) else 0 for s in sets}
     if len(alike) == 1 and 0 not in alike:
@@ -45,7 +50,11 @@ def _counts(sets: Sequence[UnitSet], scores: Sequence[Tensor], wanted: int) -> l
         removed = torch.cat([s.costs.cpu() for s in sets])[order].cumsum(0)
         gone = torch.zeros(len(pool), dtype=torch.bool)
         gone[order[: _nearest(removed, wanted, sum(s.gone for s in sets))]] = True
-    return [int(part.count_nonzero()) for part in gone.split([s.units for s in sets])]
+    return gone.split([s.units for s in sets])
+
+
+def _sizes(lost: Sequence[Tensor]) -> list[int]:
+    return [int(part.count_nonzero()) for part in lost]
 
 
 def _nearest(removed: Tensor, wanted: int, least: int) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,8 @@ class UnitSet:
 
     cost: one number, or int64 (units,) where they differ. expand maps a bool (units,), True = kept, to
     {parameter name: mask}. staying: weights of these layers that are in no unit, so are never removed. rows: the units
-    are that many rows of equal length, and what the set loses is taken from all rows alike.
+    are that many rows of equal length, and what the set loses is taken from all rows alike. found: {count: bool
+    (units,), True for the `count` lowest} where a ranking over several sets has told it already.
     """
 
     names: tuple[str, ...]
@@ -31,6 +32,7 @@ class UnitSet:
     expand: Callable[[Tensor], dict[str, Tensor]]
     staying: int = 0
     rows: int = 1
+    found: dict[int, Tensor] = field(init=False, default_factory=dict, compare=False, repr=False)
 
     @property
     def units(self) -> int:
@@ -97,7 +99,10 @@ def select(sets: Sequence[UnitSet], counts: Sequence[int]) -> dict[str, Tensor]:
     masks: dict[str, Tensor] = {}
     for unit_set, count in zip(sets, counts, strict=True):
         count = min(count, unit_set.most)
-        gone = lowest(unit_set.scores, count) if unit_set.rows == 1 else lowest_by_row(unit_set, count)
+        if unit_set.rows > 1:
+            gone = lowest_by_row(unit_set, count)
+        else:
+            gone = unit_set.found[count] if count in unit_set.found else lowest(unit_set.scores, count)
         for name, mask in unit_set.expand(~gone).items():
             masks[name] = masks[name] & mask if name in masks else mask
     return masks

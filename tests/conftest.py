@@ -9,6 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# A pytest that a test starts is its own: with these it would think itself a worker of pytest-xdist, and time nothing.
+for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+    os.environ.pop(name, None)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -1,9 +1,14 @@
 """Units: the best of a set is out of reach, earlier masks stay, a set never loses all."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunebench.masks import lowest
+from prunebench.sharing import together
 from prunebench.units import UnitSet, forced, protected, select, shares
 
 
@@ -74,3 +79,18 @@ def test_every_row_loses_its_lowest_with_ties_by_position():
         [True, False, False, True],
     ]
     assert int(select([one], [12])["a"].sum()) == 1
+
+
+@pytest.mark.parametrize("cost", [1, torch.tensor([1, 2, 3] * 20)])
+def test_what_a_common_ranking_has_found_is_what_each_set_s_own_would(cost):
+    generator = torch.Generator().manual_seed(0)
+    # Few values, so that ties lie across sets and within them; some units are gone already.
+    scores = [torch.randint(0, 4, (60,), generator=generator).float() for _ in range(3)]
+    scores[1][:20] = float("-inf")
+    sets = [UnitSet((f"l{i}",), s, cost, lambda keep, i=i: {f"l{i}": keep}) for i, s in enumerate(scores)]
+    counts = together(sets, 0.6)
+    assert [list(s.found) for s in sets] == [[c] for c in counts]
+    for unit_set, count in zip(sets, counts, strict=True):
+        assert torch.equal(unit_set.found[count], lowest(unit_set.scores, count))
+        assert not replace(unit_set, scores=unit_set.scores + 1).found, "other scores, another order"
+    assert {n: int((~m).sum()) for n, m in select(sets, counts).items()} == {f"l{i}": c for i, c in enumerate(counts)}

@@ -16,8 +16,7 @@ from torch import Tensor
 GREEDY_WORK = 5e8  # multiplications, about a second's worth: decides how many inputs are weighed against each other
 EXACT_WORK = 1e10  # multiplications in exact solutions, a few seconds' worth
 ITERATIONS = 15
-_CHUNK = 1 << 22  # numbers in a batch of submatrices
-_GREEDY_CHUNK = 1 << 19  # numbers in a batch of removed directions: they are read again and again, so kept in the cache
+_CHUNK = 1 << 22  # numbers in a batch of submatrices or of removed directions
 _STEP = 1e-6  # by how much a loss must exceed the one before it in its row to be told from it in float32
 
 
@@ -32,57 +31,37 @@ def removal_losses(weights: Tensor, hessian: Tensor) -> Tensor:
     rows, size = weights.shape
     block = max(1, min(size, int(math.sqrt(GREEDY_WORK / max(1, rows * size)))))
     block = math.ceil(size / math.ceil(size / block))  # blocks of like size
-    whole = size // block * block
-    losses = torch.empty_like(weights)
-    _by_block(weights[:, :whole], hessian[:whole, :whole], block, losses[:, :whole])
-    if whole < size:
-        _by_block(weights[:, whole:], hessian[whole:, whole:], size - whole, losses[:, whole:])
-    return losses
+    found = []
+    for start in range(0, size, block):
+        part = slice(start, min(start + block, size))
+        inverse = _inverse(hessian[part, part])
+        chunk = max(1, _CHUNK // block**2)
+        found.append(torch.cat([_greedy(w, inverse) for w in weights[:, part].split(chunk)]))
+    return torch.cat(found, 1)
 
 
-def _by_block(weights: Tensor, hessian: Tensor, block: int, losses: Tensor) -> None:
-    """Fill the losses, block for block of inputs; blocks are worked on together, because small ones are many."""
-    parts = hessian.unflatten(0, (-1, block)).unflatten(2, (-1, block)).diagonal(dim1=0, dim2=2)
-    inverses = _inverse(parts.permute(2, 0, 1))
-    pairs = weights.unflatten(1, (-1, block)).transpose(0, 1)  # (blocks, rows, block)
-    found = losses.unflatten(1, (-1, block)).transpose(0, 1)
-    room = max(1, _GREEDY_CHUNK // block**2)
-    together = max(1, room // len(weights))
-    for start in range(0, len(pairs), together):
-        stop = start + together
-        for first in range(0, len(weights), room):
-            last = first + room
-            found[start:stop, first:last] = _greedy(pairs[start:stop, first:last], inverses[start:stop])
-
-
-def _greedy(weights: Tensor, inverses: Tensor) -> Tensor:
-    """(blocks, rows, size) for blocks with an inverse each, (blocks, size, size)."""
-    shape, size = weights.shape, weights.shape[2]
-    w = weights.flatten(0, 1).clone()
-    rows = len(w)
-    each = torch.arange(rows, device=w.device)
-    of = each // shape[1]  # a row's block
-    least_diagonal = inverses.diagonal(dim1=1, dim2=2)[of]
-    diagonal = least_diagonal.clone()
-    least_diagonal *= 1e-12
+def _greedy(weights: Tensor, inverse: Tensor) -> Tensor:
+    rows, size = weights.shape
+    w, each = weights.clone(), torch.arange(rows, device=weights.device)
+    diagonal = inverse.diagonal().repeat(rows, 1)
     # H⁻¹ without the removed is H⁻¹ − Σ vvᵀ, one v for each: a pivoted Cholesky factor, cheaper than a matrix per row.
-    gone = w.new_zeros(rows, size, size)
-    losses, last = torch.empty_like(w), w.new_zeros(rows)
-    removed = torch.zeros_like(w, dtype=torch.bool)
+    gone = weights.new_zeros(rows, size, size)
+    losses, last = torch.empty_like(weights), weights.new_zeros(rows)
+    alive = torch.ones_like(weights, dtype=torch.bool)
     for k in range(size):
-        cost = w.square().div_(diagonal).masked_fill_(removed, float("inf"))
+        cost = (w.square() / (2 * diagonal)).masked_fill(~alive, float("inf"))
         least, q = cost.min(1)
-        last = torch.maximum(least / 2, last * (1 + _STEP))
+        last = torch.maximum(least, last * (1 + _STEP))
         losses[each, q] = last
-        column = inverses[of, q] - (gone[each, :k, q][:, None] @ gone[:, :k])[:, 0]
+        column = inverse[q] - (gone[each, :k, q][:, None] @ gone[:, :k])[:, 0]
         pivot = diagonal[each, q].sqrt()
-        v = column.div_(pivot[:, None])
+        v = column / pivot[:, None]
         gone[:, k] = v
         w -= (w[each, q] / pivot)[:, None] * v
-        removed[each, q] = True
+        alive[each, q] = False
         # Rounding can take the last ones to zero or below.
-        diagonal = torch.maximum(diagonal.sub_(v.square_()), least_diagonal)
-    return losses.view(shape)
+        diagonal = (diagonal - v.square()).clamp(min=1e-12 * inverse.diagonal())
+    return losses
 
 
 def reconstructed(weights: Tensor, keep: Tensor, hessian: Tensor) -> Tensor:
@@ -154,7 +133,7 @@ def _solved(matrix: Tensor, chosen: Tensor, right: Tensor) -> Tensor:
             continue
         index = first[rows, :size]
         real = torch.arange(size, device=right.device) < counts[rows, None]
-        system = matrix.take(index[:, :, None] * matrix.shape[1] + index[:, None, :])
+        system = matrix[index[:, :, None], index[:, None, :]]
         system.masked_fill_(~(real[:, :, None] & real[:, None, :]), 0.0)
         system.diagonal(dim1=1, dim2=2).add_((~real).to(right.dtype))
         part = right[rows].gather(1, index).masked_fill(~real, 0.0)
