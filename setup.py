@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shlex
 import shutil
 import sysconfig
@@ -47,9 +46,7 @@ class BuildNative(build_ext):
 
 
 sources = sorted(Path(NATIVE).glob("*.[ch]"))
-# Without comments: a figure in one of them must not make another build of what the machine runs.
-code = [re.sub(rb"/\*.*?\*/", b" ", p.read_bytes(), flags=re.DOTALL).split() for p in sources]
-build = hashlib.sha256(b"\n".join(word for words in code for word in words)).hexdigest()[:12]
+build = hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12]
 flags = shlex.split(os.environ.get("PRUNEBENCH_CFLAGS", ""))
 native = Extension(
     "prunebench.engine._native",

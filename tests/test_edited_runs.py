@@ -16,7 +16,7 @@ from prunebench.readme import refresh
 from prunebench.runs import load_runs
 from prunebench.table_files import write_tables
 
-KEPT = {"layers": 12, "networks": 8, None: 36}  # cases of each run, so that tables are made in no time
+KEPT = {"layers": 12, "networks": 8, "claims": 4, None: 36}  # cases of each run, so that tables are made in no time
 
 
 class Project:
