@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 
 import pytest
 import torch
@@ -21,11 +22,19 @@ SIZES = {
     "densenet121": 48, "efficientnet_b0": 48, "googlenet": 64, "vgg11": 32, "regnet_y_400mf": 48, "convnext_tiny": 32,
     "vit_b_16": 224, "mnasnet0_5": 48, "resnext50_32x4d": 48,
 }  # fmt: skip
+if os.environ.get("PRUNEBENCH_EVERY_MODEL"):  # an hour on one core, and 16 GB for the largest
+    every = torchvision.models.list_models(module=torchvision.models)
+    SIZES |= {
+        name: 56 if name == "vit_h_14" else 96 if name == "inception_v3" else 64 for name in every if name not in SIZES
+    }
+    SIZES["maxvit_t"] = 224
 
 
 def build(name: str) -> nn.Module:
     torch.manual_seed(0)
-    options = {"init_weights": False} if name == "googlenet" else {}
+    options: dict[str, object] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    if name.startswith("vit_"):
+        options["image_size"] = SIZES[name]
     model = getattr(torchvision.models, name)(**options).eval().requires_grad_(False)
     for m in model.modules():
         if isinstance(m, nn.Linear) and not m.weight.any():  # a head that starts at zero
@@ -73,6 +82,9 @@ def test_outputs(name):
         engine = compile_engine(model, x, threads=2)
         got = engine(x)
         assert got.shape == want.shape
+        one, five = engine(x[:1]), engine(x[[0, 1, 0, 1, 1]])  # other batch sizes than it was compiled for
+        assert float((one - got[:1]).abs().max()) <= 1e-4 * float(want.abs().max())
+        assert float((five - got[[0, 1, 0, 1, 1]]).abs().max()) <= 1e-4 * float(want.abs().max())
         # a deep random network makes more of a rounding error than 1e-4, torch's as well
         assert distance(got, want) <= max(1e-4, 3 * distance(model(x), want))
         assert engine.form == "traced"
