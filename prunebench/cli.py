@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from prunebench import __version__, compare_command, plots_command, profiles, report_command, settings
@@ -227,22 +226,22 @@ def _tables(options: argparse.Namespace) -> int:
     from prunebench.claims.files import write_claims
     from prunebench.plots import write_plots
     from prunebench.rendering import FORMATS, render
-    from prunebench.runs import load_runs
+    from prunebench.runs import joined, load_runs
     from prunebench.table_files import write_tables
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = settings.results(options.results)
     chosen = load_runs(results / "runs", options.runs)
     # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
-    everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
-    files, main_table = write_tables(list(everything.values()), results / "tables", show=chosen)
-    files += write_claims(list(everything.values()), results)
-    files += write_plots(list(everything.values()), results / "plots")
+    everything = joined(load_runs(results / "runs"), chosen)
+    files, main_table = write_tables(everything, results / "tables", show=chosen)
+    files += write_claims(everything, results)
+    files += write_plots(everything, results / "plots")
     print(render(main_table, options.format), end="")
     print(f"{len(files)} files in {results}", file=sys.stderr)
     try:
-        readme.refresh(results.parent / "README.md", list(everything.values()))
+        readme.refresh(results.parent / "README.md", everything)
     except UsageError as error:
         _stderr(f"prunebench: README.md is left as it was: {error}")
     return 0
@@ -252,15 +251,15 @@ def _claims(options: argparse.Namespace) -> int:
     from prunebench.claims import judge
     from prunebench.claims.files import printed, write_claims
     from prunebench.rendering import FORMATS
-    from prunebench.runs import load_runs
+    from prunebench.runs import joined, load_runs
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = settings.results(options.results)
     chosen = load_runs(results / "runs", options.runs)
-    everything = {run.path.resolve(): run for run in [*load_runs(results / "runs"), *chosen]}
+    everything = joined(load_runs(results / "runs"), chosen)
     print(printed(judge(chosen), options.format), end="")
-    write_claims(list(everything.values()), results)
+    write_claims(everything, results)
     return 0
 
 

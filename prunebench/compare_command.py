@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     limit = None if options.fail_slower is None else _percentage(options.fail_slower)
     if limit is not None and options.accuracy:
         raise UsageError("--fail-slower is about time, which --accuracy leaves out; give one of them")
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = settings.results(options.results)
     found = [_only_run(results / "runs", text) for text in (options.run_a, options.run_b)]
     apart = found[0].path.stem != found[1].path.stem
     a, b = (cases_of(one, one.path.stem if apart else str(one.path)) for one in found)

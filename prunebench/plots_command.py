@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.runs and not options.to:
         raise UsageError("plots of some runs need --to DIR: in results/plots they would remove those of the others")
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = settings.results(options.results)
     folder = Path(options.to) if options.to else results / "plots"
     files = write_plots(load_runs(results / "runs", options.runs), folder)
     print(f"{len(files)} files in {folder}", file=sys.stderr)

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from prunebench.report import write_report
     from prunebench.runs import load_runs
 
-    results = Path(options.results) if options.results else settings.project_root() / "results"
+    results = settings.results(options.results)
     page = write_report(load_runs(results / "runs", options.runs), Path(options.output or results / "report.html"))
     print(f"{page}: {page.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0

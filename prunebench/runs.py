@@ -61,6 +61,11 @@ def load_runs(folder: Path, chosen: Sequence[str] = ()) -> list[Run]:
     return [read_run(f) for f in found]
 
 
+def joined(runs: Sequence[Run], others: Sequence[Run]) -> list[Run]:
+    """All of both, each file once."""
+    return list({run.path.resolve(): run for run in [*runs, *others]}.values())
+
+
 def _names(path: Path) -> tuple[str, ...]:
     saved = _SAVED.match(path.name)
     if saved:

@@ -54,3 +54,8 @@ def project_root(start: Path | None = None) -> Path:
         if (folder / "pyproject.toml").is_file() and (folder / "results").is_dir():
             return folder
     return here
+
+
+def results(given: str | None) -> Path:
+    """The folder with saved runs and what is made of them: the one given, else `results` under the project's root."""
+    return Path(given) if given else project_root() / "results"
