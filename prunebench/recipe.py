@@ -32,7 +32,7 @@ class Recipe:
     nesterov: bool = False  # Nesterov momentum, SGD only
     warmup_epochs: float = 0.0  # of the dense schedule: the rate grows linearly over them, times the decay
     label_smoothing: float = 0.0  # share of each target spread evenly over the classes
-    precision: str = "float32"  # float32, or bf16 or fp16: autocast, on a GPU only
+    precision: str = "float32"  # float32, or by autocast bf16, or fp16 on a GPU
     deterministic: bool = False  # only algorithms that repeat bit for bit on a GPU, slower there
     compiled: bool = False  # torch.compile: a minute's start, paid back by long trainings
     distill_weight: float = 0.0  # share of the loss of a pruned network that asks for its dense parent's outputs

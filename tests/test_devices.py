@@ -35,11 +35,12 @@ def test_what_is_not_there_is_one_line(monkeypatch):
     assert check_device(None) == "auto"
 
 
-def test_mixed_precision_is_for_gpus():
+def test_float16_is_for_gpus():
     check_precision(Recipe(), CPU)
-    check_precision(Recipe(precision="bf16"), torch.device("cuda"))
-    with pytest.raises(UsageError, match=r"'quick'.*'bf16' needs a GPU"):
-        check_precision(Recipe(name="quick", precision="bf16"), CPU)
+    check_precision(Recipe(precision="bf16"), CPU)
+    check_precision(Recipe(precision="fp16"), torch.device("cuda"))
+    with pytest.raises(UsageError, match=r"'quick'.*'fp16' needs a GPU"):
+        check_precision(Recipe(name="quick", precision="fp16"), CPU)
 
 
 def test_autocast_takes_the_precision_asked_for():

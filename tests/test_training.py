@@ -79,7 +79,7 @@ def trained(seed=3, outside=0, **changes):
     return torch.cat([p.detach().flatten() for p in net.parameters()])
 
 
-@pytest.mark.parametrize("changes", [{}, {"augment": "crop_flip"}, {"optimizer": "adam"}])
+@pytest.mark.parametrize("changes", [{}, {"augment": "crop_flip"}, {"optimizer": "adam"}, {"precision": "bf16"}])
 def test_the_seed_decides_and_nothing_else(changes):
     first = trained(outside=1, **changes)
     assert torch.equal(first, trained(outside=2, **changes))
@@ -286,9 +286,16 @@ def test_a_student_of_nothing_but_its_teacher_becomes_like_it():
     assert all(p.grad is None for p in teacher.parameters())
 
 
-def test_mixed_precision_is_refused_on_a_cpu():
-    with pytest.raises(UsageError, match=r"bf16.*GPU"):
-        fit(model(), data(), replace(RECIPE, precision="bf16"), epochs=1, learning_rate=0.1, seed=0)
+def test_float16_is_refused_on_a_cpu():
+    with pytest.raises(UsageError, match=r"fp16.*GPU"):
+        fit(model(), data(), replace(RECIPE, precision="fp16"), epochs=1, learning_rate=0.1, seed=0)
+
+
+def test_bfloat16_trains_float32_weights_a_little_otherwise():
+    exact, rough = trained(), trained(precision="bf16")
+    assert rough.dtype == torch.float32
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(exact, rough, rtol=0.05, atol=0.02)
 
 
 def test_a_step_can_be_replaced():
@@ -335,7 +342,9 @@ def convolutional():
     )
 
 
-@pytest.mark.parametrize("changes", [{}, {"optimizer": "adam"}, {"augment": "crop_flip", "nesterov": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optimizer": "adam"}, {"augment": "crop_flip", "nesterov": True}, {"precision": "bf16"}]
+)
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_training_goes_on_bit_for_bit(changes, stop):
     recipe = replace(RECIPE, decay="cosine", **changes)
