@@ -1,6 +1,7 @@
 # make bench   install, run the quick grid on the embedded digits, print the results table;
 #              PROFILE= and SEEDS= are what params.yaml says, for `make` and `dvc repro` alike
-# make test    install, run every test
+# make test    install, run the tests
+# make slow    install, run the tests that take more than a few seconds each
 # make tables  regenerate results/tables and the README's numbers from the saved runs: no training, no timing
 # make lint    ruff and mypy
 # make sanitize  the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer, on every kernel set
@@ -12,7 +13,7 @@ BIN    := $(VENV)/bin
 PROFILE ?= $(shell sed -n 's/^profile: *\([^ ]*\).*/\1/p' params.yaml)
 SEEDS   ?= $(shell sed -n 's/^seeds: *\([^ ]*\).*/\1/p' params.yaml)
 
-.PHONY: bench test tables lint sanitize neon install clean
+.PHONY: bench test slow tables lint sanitize neon install clean
 
 install: $(VENV)/installed
 
@@ -32,7 +33,10 @@ bench: install
 	  $(BIN)/prunebench tables && exit $$status
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n auto --dist loadfile
+
+slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m slow -n auto --dist loadfile
 
 tables: install
 	$(BIN)/prunebench tables

@@ -21,7 +21,7 @@ from prunebench import machine, models
 from prunebench.cell import Recipe
 from prunebench.datasets.base import Dataset, Split
 from prunebench.pruner import Pruner
-from prunebench.training import fit
+from prunebench.training.loop import fit
 
 BATCH = 128
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from prunebench import __version__, compare_command, plots_command, profiles, report_command, settings
+from prunebench import __version__, profiles, settings
+from prunebench.commands import compare, plots, report
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -94,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     claims.add_argument("--results", metavar="DIR", help="folder with runs/; default results of the project")
     claims.set_defaults(run=_claims)
 
-    plots_command.add_to(commands)
-    compare_command.add_to(commands)
-    report_command.add_to(commands)
+    plots.add_to(commands)
+    compare.add_to(commands)
+    report.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
     )
@@ -156,7 +157,7 @@ def _plan(options: argparse.Namespace, axes: dict[str, Any], profile: str | None
 
 def _run(options: argparse.Namespace) -> int:
     from prunebench import backends, machine
-    from prunebench.measure import Bench
+    from prunebench.measuring.grid import Bench
     from prunebench.progress import Bar
 
     axes = {
@@ -222,12 +223,12 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _tables(options: argparse.Namespace) -> int:
-    from prunebench import readme
     from prunebench.claims.files import write_claims
     from prunebench.plots import write_plots
-    from prunebench.rendering import FORMATS, render
     from prunebench.runs import joined, load_runs
-    from prunebench.table_files import write_tables
+    from prunebench.tables import readme
+    from prunebench.tables.files import write_tables
+    from prunebench.tables.rendering import FORMATS, render
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)
@@ -250,8 +251,8 @@ def _tables(options: argparse.Namespace) -> int:
 def _claims(options: argparse.Namespace) -> int:
     from prunebench.claims import judge
     from prunebench.claims.files import printed, write_claims
-    from prunebench.rendering import FORMATS
     from prunebench.runs import joined, load_runs
+    from prunebench.tables.rendering import FORMATS
 
     if options.format not in FORMATS:
         raise unknown("format", options.format, FORMATS)

@@ -161,7 +161,7 @@ def _step_seconds(cell: Cell, lab: Lab) -> float:
     import torch.nn.functional as F
 
     from prunebench import machine, models
-    from prunebench.training import memory_layout, useful_threads
+    from prunebench.training.loop import memory_layout, useful_threads
 
     data = lab.training_data(cell.dataset)
     model = models.build(cell.model, data.input_shape, data.classes).to(lab.device).train()

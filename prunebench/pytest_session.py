@@ -63,7 +63,7 @@ class Session:
 
     def _announce_grid(self, cases: list[Any], write: Callable[[str], None]) -> None:
         from prunebench import settings
-        from prunebench.measure import Bench
+        from prunebench.measuring.grid import Bench
         from prunebench.pipeline import Lab
         from prunebench.progress import Progress
         from prunebench.store import Store
@@ -145,14 +145,14 @@ class Session:
 
 def _bench(question: str, seconds: float) -> Any:
     if question == "layers":
-        from prunebench.measure_layers import LayerBench
+        from prunebench.measuring.layers import LayerBench
 
         return LayerBench(seconds)
     if question == "claims":
-        from prunebench.measure_claims import ClaimBench
+        from prunebench.measuring.claims import ClaimBench
 
         return ClaimBench(seconds)
-    from prunebench.measure_networks import NetworkBench
+    from prunebench.measuring.networks import NetworkBench
 
     return NetworkBench(seconds)
 

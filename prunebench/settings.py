@@ -26,7 +26,7 @@ def data(option: str | None, root: Path) -> Path:
 def check_training(device: str | None, logs: str | None, tensorboard: bool) -> None:
     """UsageError for values of --device, --logs and --tensorboard that can't be; imports no torch."""
     from prunebench.devices import check_device
-    from prunebench.training_log import check_tensorboard
+    from prunebench.pipeline.training_log import check_tensorboard
 
     check_device(device)
     if tensorboard:

@@ -12,9 +12,9 @@ import pytest
 from recomputing import LABELS, comma, first_backend, markdown, percent
 from test_recomputed import ROOT, Results, check_everything
 
-from prunebench.readme import refresh
 from prunebench.runs import load_runs
-from prunebench.table_files import write_tables
+from prunebench.tables.files import write_tables
+from prunebench.tables.readme import refresh
 
 KEPT = {"layers": 12, "networks": 8, "claims": 4, None: 36}  # cases of each run, so that tables are made in no time
 

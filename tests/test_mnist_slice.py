@@ -10,7 +10,7 @@ from prunebench.cell import Cell, Recipe
 from prunebench.datasets.base import Dataset, Split
 from prunebench.pipeline import Lab, artifact, model_of
 from prunebench.store import Store
-from prunebench.training import accuracy
+from prunebench.training.loop import accuracy
 
 RECIPE = Recipe(name="slice", epochs=4, fine_tune_epochs=3)
 

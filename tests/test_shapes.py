@@ -8,7 +8,7 @@ from torch import nn
 
 from prunebench import models, shapes
 from prunebench.errors import UsageError
-from prunebench.measure_layers import layer_model
+from prunebench.measuring.layers import layer_model
 from prunebench.questions import input_of
 from prunebench.shapes import LayerShape, distinct, known_networks, layers_of
 

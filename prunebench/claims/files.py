@@ -12,8 +12,8 @@ from prunebench.atomic import make_folder, write_text
 from prunebench.claims import Claim, Verdict, claims_table, judge, registered, summary_table
 from prunebench.claims.registered import rule_text
 from prunebench.claims.verdicts import percent
-from prunebench.rendering import render
 from prunebench.runs import Run
+from prunebench.tables.rendering import render
 
 _COMMAND = "what would decide"
 

@@ -20,7 +20,6 @@ from prunebench.claims.verdicts import (
     verdict,
     where_measured,
 )
-from prunebench.layer_tables import breakeven
 from prunebench.statistics import (
     HOLDS,
     REFUTED,
@@ -31,6 +30,7 @@ from prunebench.statistics import (
     inverse,
     within,
 )
+from prunebench.tables.layers import breakeven
 
 
 def counted(claim: Claim, evidence: Evidence) -> list[Verdict]:

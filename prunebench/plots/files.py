@@ -17,7 +17,7 @@ from prunebench.errors import UsageError
 from prunebench.plots import accuracy, curves, memory, pareto, roofline, speed, style
 from prunebench.plots.plot import Plot
 from prunebench.runs import Run
-from prunebench.tables import frame
+from prunebench.tables.grid import frame
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

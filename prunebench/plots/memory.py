@@ -11,7 +11,7 @@ from prunebench.cell import NONE
 from prunebench.plots import axes, fronts, style
 from prunebench.plots.plot import Plot, file_name
 from prunebench.plots.points import PARENT, accuracies, front, interval, method_text, over_seeds
-from prunebench.tables import BACKENDS_APART, detail
+from prunebench.tables.grid import BACKENDS_APART, detail
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from prunebench.plots.machines import words
 from prunebench.plots.plot import Plot, file_name
 from prunebench.plots.points import PARENT, front, method_text, speeds
 from prunebench.runs import Run
-from prunebench.tables import BACKENDS_APART
+from prunebench.tables.grid import BACKENDS_APART
 from prunebench.timing import PRECISION
 
 if TYPE_CHECKING:

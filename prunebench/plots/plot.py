@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from prunebench.rendering import render
 from prunebench.spec import Spec
+from prunebench.tables.rendering import render
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from prunebench.plots.style import in_order
-from prunebench.tables import detail
+from prunebench.tables.grid import detail
 
 PARENT = ["dataset", "model", "recipe"]
 METHOD = ["criterion", "granularity", "scope", "schedule"]

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from prunebench.answer_tables import apart, latest
 from prunebench.plots import axes, style
 from prunebench.plots.machines import words
 from prunebench.plots.plot import Plot, file_name
 from prunebench.runs import Run
+from prunebench.tables.answers import apart, latest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

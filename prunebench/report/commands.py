@@ -14,7 +14,7 @@ from prunebench import profiles
 from prunebench.cell import NONE, Cell
 from prunebench.recipe import Recipe
 from prunebench.spec import Spec
-from prunebench.tables import backends_of, labels_of
+from prunebench.tables.grid import backends_of, labels_of
 
 _NO_BACKENDS = ("dense_channels_last", "csr_unpruned", "csr")  # arms that the networks question has by itself
 

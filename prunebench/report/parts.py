@@ -8,15 +8,15 @@ from typing import Any
 
 import pandas as pd
 
-from prunebench.answer_tables import Key, apart
-from prunebench.layer_tables import layer_details, layer_rows
-from prunebench.network_tables import network_details, network_rows
 from prunebench.report.block import COMMAND, Block, block_of
 from prunebench.report.commands import grid_commands, labels, layer_command, network_command
 from prunebench.report.notes import NOTES
 from prunebench.runs import Run
-from prunebench.table_files import TITLES, Tables, kinds_of
-from prunebench.tables import detail, frame
+from prunebench.tables.answers import Key, apart
+from prunebench.tables.files import TITLES, Tables, kinds_of
+from prunebench.tables.grid import detail, frame
+from prunebench.tables.layers import layer_details, layer_rows
+from prunebench.tables.networks import network_details, network_rows
 
 _ORDER = ("main", "networks", "layers", "breakeven-networks", "breakeven", "bytes")
 

@@ -11,12 +11,12 @@ from prunebench import profiles, questions, registry
 from prunebench.cell import Cell
 from prunebench.controls import twins
 from prunebench.facts import repetition_of
-from prunebench.layer_tables import layer_rows
-from prunebench.network_tables import network_rows
 from prunebench.report.commands import grid_commands, labels, layer_command, network_command, recipe_option
 from prunebench.runs import load_runs
-from prunebench.table_files import kinds_of
-from prunebench.tables import detail, frame, main_table
+from prunebench.tables.files import kinds_of
+from prunebench.tables.grid import detail, frame, main_table
+from prunebench.tables.layers import layer_rows
+from prunebench.tables.networks import network_rows
 
 
 def options(command):

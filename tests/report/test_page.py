@@ -21,8 +21,8 @@ from prunebench.plots import plots_of
 from prunebench.report import page, write_report
 from prunebench.report.block import IN_PAGE, IN_TUCKED, block_of
 from prunebench.runs import load_runs
-from prunebench.table_files import kinds_of
-from prunebench.tables import detail, frame
+from prunebench.tables.files import kinds_of
+from prunebench.tables.grid import detail, frame
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"><text>50 % of #1 &amp; "more"</text><script>alert(1)</script></svg>'
 

@@ -1,0 +1,182 @@
+"""The experiment's story: train a dense parent, prune and fine-tune it, each stage returning early from the store.
+
+Identity: an artifact's key hashes all that made it, parents' keys included, and REVISION, which is raised on
+purpose when training semantics change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench import controls, datasets
+from prunebench.cell import Cell, derive_seed, digest
+from prunebench.registry import fingerprint
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from prunebench.datasets.base import Dataset
+    from prunebench.store import Artifact, Store
+
+REVISION = 1
+
+
+@dataclass
+class Lab:
+    """What an experiment needs around it: store, data folder, and whom to tell of progress."""
+
+    store: Store
+    data_root: Path
+    # tell(cell, step, steps) after each epoch; said(cell, artifact) once made; failed(cell, error) where it can't be.
+    tell: Callable[[Cell, int, int], None] | None = None
+    said: Callable[[Cell, Artifact], None] | None = None
+    failed: Callable[[Cell, Exception], None] | None = None
+    trained: int = 0
+    reused: int = 0
+    # Where training runs: "cpu" or "cuda". In no key, so that what a GPU trained is found by the machine that times it:
+    # the same seeds give the same experiment, up to rounding in the order of floating-point sums (and dropout's draws).
+    device: str = "cpu"
+    logs: Path | None = None  # folder of training logs
+    tensorboard: bool = False
+    keep_seconds: float = 30.0  # between two states kept of a training in progress
+    _data: dict[str, Dataset] = field(default_factory=dict)
+    _moved: dict[str, Dataset] = field(default_factory=dict)
+
+    def data(self, name: str) -> Dataset:
+        """The dataset, loaded once and kept resident."""
+        if name not in self._data:
+            self._data[name] = datasets.load(name, self.data_root)
+        return self._data[name]
+
+    def training_data(self, name: str) -> Dataset:
+        """The same where training runs."""
+        if name not in self._moved:
+            self._moved[name] = self.data(name).to(self.device)
+        return self._moved[name]
+
+    def content(self, cell: Cell) -> str | None:
+        """The hash of the cell's data, part of every key."""
+        return self.data(cell.dataset).content
+
+
+def dense_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
+    """All that decides a dense checkpoint; content: the hash of its data where the name alone doesn't decide it."""
+    return {
+        "kind": "dense",
+        "revision": REVISION,
+        "dataset": cell.dataset,
+        "data": content,
+        "dataset_code": fingerprint("datasets", cell.dataset),
+        "model": cell.model,
+        "model_code": fingerprint("models", cell.model),
+        "seed": cell.seed,
+        "recipe": cell.recipe.training_fields(),
+    }
+
+
+def pruned_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
+    """All that decides a pruned checkpoint, its dense parent by key, and where it copies proportions their cell."""
+    codes = {
+        f"{kind}_code": fingerprint(group, getattr(cell, kind))
+        for kind, group in (
+            ("criterion", "criteria"),
+            ("granularity", "granularities"),
+            ("scope", "scopes"),
+            ("schedule", "schedules"),
+        )
+    }
+    original = controls.original(cell)
+    return {
+        "kind": "pruned",
+        "revision": REVISION,
+        "parent": digest(dense_spec(cell, content)),
+        "criterion": cell.criterion,
+        "granularity": cell.granularity,
+        "scope": cell.scope,
+        "schedule": cell.schedule,
+        "sparsity": cell.sparsity,
+        "recipe": cell.recipe.fine_tuning_fields(),
+        **({} if original is None else {"original": digest(pruned_spec(original, content))}),
+        **{k: v for k, v in codes.items() if v is not None},
+    }
+
+
+def spec_of(cell: Cell, content: str | None = None) -> dict[str, Any]:
+    """All that decides a cell's artifact."""
+    return (dense_spec if cell.is_control else pruned_spec)(cell, content)
+
+
+def key_of(cell: Cell, content: str | None = None) -> str:
+    """The key of a cell's artifact."""
+    return digest(spec_of(cell, content))
+
+
+def to_make(cells: Iterable[Cell], lab: Lab) -> list[Cell]:
+    """Which cells' artifacts are missing from the store, dense parents included, in the order they'll be made."""
+    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in _needed(cell)}
+    return [cell for key, cell in wanted.items() if key not in lab.store]
+
+
+def _needed(cell: Cell) -> list[Cell]:
+    original = controls.original(cell)
+    return [cell.control, *([] if original is None else [original]), cell]
+
+
+def artifact(cell: Cell, lab: Lab) -> Artifact:
+    """The cell's checkpoint: from the store, else made now and published there."""
+    found = lab.store.get(key_of(cell, lab.content(cell)))
+    if found is not None:
+        lab.reused += 1
+        return found
+    lab.store.check_writable()
+    made = _make(cell, lab)
+    lab.trained += 1
+    if lab.said:
+        lab.said(cell, made)
+    return made
+
+
+def _make(cell: Cell, lab: Lab) -> Artifact:
+    from prunebench.pipeline import fine_tuning, rewinding, sparse_training, stages
+
+    if cell.is_control:
+        return fine_tuning.trained(cell, lab)
+    original = controls.original(cell)
+    if original is not None and artifact(original, lab).state is None:
+        return stages.orphan(cell, lab, "the cell whose proportions it copies diverged")
+    if cell.recipe.rewind != "none":
+        return rewinding.rewound(cell, lab)
+    if cell.recipe.regrow != "none":
+        return sparse_training.grown(cell, lab)
+    return fine_tuning.pruned(cell, lab)
+
+
+def epochs_of(cell: Cell) -> int:
+    """How many epochs the cell's artifact takes to train, its parent's aside."""
+    from prunebench import schedules
+
+    recipe = cell.recipe
+    if cell.is_control or recipe.regrow != "none":
+        return recipe.epochs
+    if recipe.rewind == "none":
+        return recipe.fine_tune_epochs
+    one_shot = schedules.share(cell.schedule, 0.0) == 1.0
+    return (1 if one_shot else recipe.prune_rounds) * (recipe.epochs - recipe.rewind_epoch)
+
+
+def model_of(cell: Cell, made: Artifact, lab: Lab) -> nn.Module:
+    """The cell's model in eval mode with the artifact's weights."""
+    model = fresh(cell, lab)
+    model.load_state_dict(made.state)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def fresh(cell: Cell, lab: Lab) -> nn.Module:
+    """The cell's model with its initial weights."""
+    from prunebench import models
+
+    data = lab.data(cell.dataset)
+    return models.build(cell.model, data.input_shape, data.classes, derive_seed(cell.seed, "weights"))

@@ -1,0 +1,203 @@
+"""A worker builds and times in its own process; dead, silent or orphaned, it costs one line and leaves nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from prunebench import timing
+from prunebench.errors import BackendUnavailable
+from prunebench.measuring.workers import Worker, WorkerFailed
+
+FACTORIES = """
+import gc, os, subprocess, sys, time
+from contextlib import contextmanager
+from prunebench.errors import BackendUnavailable
+
+@contextmanager
+def sleeper(seconds=0.002):
+    print("a library says something")
+    facts = {"pid": os.getpid(), "isa": os.environ.get("PRUNEBENCH_ISA"), "input": sys.stdin.read()}
+    yield (lambda: time.sleep(seconds)), facts
+
+@contextmanager
+def collector():
+    yield (lambda: exec('raise RuntimeError("gc is on")' if gc.isenabled() else "")), {}
+
+@contextmanager
+def raises(kind):
+    raise {"value": ValueError("line one\\nline two"), "off": BackendUnavailable("not today")}[kind]
+    yield
+
+@contextmanager
+def leaves(code, at_once):
+    print("why it went", file=sys.stderr)
+    if at_once:
+        os._exit(code)
+    yield (lambda: os._exit(code)), {}
+
+@contextmanager
+def parent():
+    child = subprocess.Popen(["sleep", "600"])
+    yield (lambda: None), {"child": child.pid}
+"""
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """start(factory, timeout=…) -> Worker on a module of this test; all are closed after it."""
+    (tmp_path / "factories.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    started = []
+
+    def begin(factory, **options):
+        started.append(Worker(factory, f"factories:{factory}", **options))
+        return started[-1]
+
+    yield begin
+    for worker in started:
+        worker.close()
+
+
+def gone(pid, seconds=10.0):
+    """Whether a process ends within some seconds; a zombie has."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+            os.kill(pid, 0)
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+
+
+def test_a_worker_times_in_its_own_process_under_the_same_environment(start, monkeypatch):
+    monkeypatch.setenv("PRUNEBENCH_ISA", "scalar")
+    worker = start("sleeper")
+    worker.awake()
+    facts = worker.prepare(seconds=0.02)
+    # What a library prints, and reads, is kept from the pipes.
+    assert facts == {"pid": worker.pid, "isa": "scalar", "input": ""}
+    assert worker.pid != os.getpid()
+    assert 0.02 <= worker.seconds_per_call(3) < 1.0
+    assert 0.02 <= worker.seconds_per_call(1) < 1.0
+    assert os.getpgid(worker.pid) == worker.pid  # an interrupt at the keyboard doesn't reach it
+
+
+def test_the_loop_runs_without_the_garbage_collector(start):
+    worker = start("collector")
+    worker.prepare()
+    assert worker.seconds_per_call(2) > 0
+
+
+@linux
+def test_an_idle_worker_sleeps(start):
+    worker = start("sleeper")
+    worker.prepare()
+    worker.seconds_per_call(1)
+    before = _ticks(worker.pid)
+    time.sleep(0.5)
+    state, ticks = _ticks(worker.pid)
+    assert state == "S"
+    assert ticks - before[1] <= 1
+
+
+def _ticks(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], int(fields[11]) + int(fields[12])
+
+
+def test_what_is_raised_there_is_told_here(start):
+    with pytest.raises(WorkerFailed, match=r"^ValueError: line one line two$") as caught:
+        start("raises").prepare(kind="value")
+    assert caught.value.worker == "raises"
+    with pytest.raises(BackendUnavailable, match=r"^not today$"):
+        start("raises").prepare(kind="off")
+    with pytest.raises(WorkerFailed, match=r"^AttributeError: .*no_such"):
+        start("no_such").prepare()
+    with pytest.raises(WorkerFailed, match=r"^ModuleNotFoundError: .*no_module"):
+        start("sleeper", modules=["no_module"]).prepare()
+
+
+def test_a_worker_that_dies_is_one_line(start):
+    message = r"^its process ended with exit code 3: why it went$"
+    with pytest.raises(WorkerFailed, match=message):
+        start("leaves").prepare(code=3, at_once=True)
+    worker = start("leaves")
+    worker.prepare(code=3, at_once=False)
+    for _ in range(2):
+        with pytest.raises(WorkerFailed, match=message):
+            worker.seconds_per_call(1)
+
+
+def test_a_worker_ended_from_outside_names_the_signal(start):
+    worker = start("sleeper")
+    worker.prepare()
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(WorkerFailed, match="ended by SIGKILL, perhaps for lack of memory"):
+        worker.seconds_per_call(1)
+
+
+@linux
+def test_a_worker_that_hangs_is_ended(start):
+    worker = start("sleeper")
+    worker.prepare(seconds=600)
+    worker.timeout = 0.2
+    with pytest.raises(WorkerFailed, match=r"^its process gave no answer within 0.2 s$"):
+        worker.seconds_per_call(1)
+    assert gone(worker.pid)
+
+
+@linux
+def test_closing_ends_the_worker_and_what_it_started(start):
+    worker = start("parent")
+    child = worker.prepare()["child"]
+    assert not gone(child, 0.1)
+    worker.close()
+    worker.close()
+    assert gone(worker.pid)
+    assert gone(child)
+    with pytest.raises(WorkerFailed, match="has ended"):
+        worker.seconds_per_call(1)
+
+
+ORPHANING = """
+import json, sys, threading, time
+sys.path[:] = json.loads(sys.argv[1])
+from prunebench.measuring.workers import Worker
+idle, busy = Worker("idle", "factories:sleeper"), Worker("busy", "factories:sleeper")
+idle.prepare()
+busy.prepare(seconds=600)
+starting = Worker("starting", "factories:sleeper")
+busy._in.write(b'{"loops": 1}\\n')
+print(json.dumps([idle.pid, busy.pid, starting.pid]), flush=True)
+time.sleep(600)
+"""
+
+
+@linux
+def test_no_worker_outlives_a_killed_parent(start):
+    parent = subprocess.Popen([sys.executable, "-c", ORPHANING, json.dumps(sys.path)], stdout=subprocess.PIPE)
+    workers = json.loads(parent.stdout.readline())
+    assert not any(gone(pid, 0.1) for pid in workers)
+    parent.send_signal(signal.SIGKILL)
+    parent.communicate()
+    assert [gone(pid) for pid in workers] == [True, True, True]
+
+
+def test_workers_and_callables_stand_in_the_same_blocks(start):
+    worker = start("sleeper")
+    worker.prepare(seconds=0.01)
+    found = timing.compare({"dense": lambda: time.sleep(0.03), "worker": worker}, "dense", seconds=0.0)
+    assert found["worker"].blocks == timing.MIN_BLOCKS
+    assert 0.01 <= found["worker"].seconds < found["worker"].baseline_seconds
