@@ -37,6 +37,7 @@ def prune(
     overrides: Mapping[str, float] | None = None,
     proportions: Given | None = None,
     loss: _Loss | None = None,
+    batch_norm: str = "running",
 ) -> dict[str, Tensor]:
     """Prune a model in place, at once; returns {parameter name: bool mask, True = kept}.
 
@@ -46,7 +47,9 @@ def prune(
     get a sparsity of their own, {"*.fc": 0.5, "conv1": 0.0}, the first pattern that fits; the rest takes the scope at
     the asked sparsity. scope="global:first=dense:last=dense" does so for the model's ends. proportions: masks of
     another pruning, instead of a sparsity: each layer loses as much as there, by this criterion;
-    scope="like:criterion=snip:scope=global" does so for what another criterion and scope would give here.
+    scope="like:criterion=snip:scope=global" does so for what another criterion and scope would give here. batch_norm:
+    "batch" lets gradients (SNIP, GraSP, …) go through each batch's own statistics, as published for pruning at
+    initialisation, where the running ones say nothing yet.
     Raises UsageError for a value that can't be, PluginError for a plugin that misbehaves; the model is then untouched.
     """
     pruner = Pruner(
@@ -62,6 +65,7 @@ def prune(
         overrides=overrides,
         proportions=proportions,
         loss=loss,
+        batch_norm=batch_norm,
     )
     return pruner.masks
 
@@ -112,6 +116,7 @@ class Pruner:
         overrides: Mapping[str, float] | None = None,
         proportions: Given | None = None,
         loss: _Loss | None = None,
+        batch_norm: str = "running",
         every: int = 1,
         start: bool = True,
     ) -> None:
@@ -124,7 +129,7 @@ class Pruner:
         self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
         self.model, self.steps, self.every = model, steps, every
         # A generator can be read once, a schedule prunes many times.
-        self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
+        self._data, self._loss, self._batch_norm = list(data) if isinstance(data, Iterator) else data, loss, batch_norm
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
         self._proportions = self._given(proportions, sparsity, overrides)
@@ -255,6 +260,7 @@ class Pruner:
             loss=self._loss,
             watched=ranking.watching,
             gathered=layers,
+            batch_norm=self._batch_norm,
         )
         keep: Mapping[str, Tensor] | None = self.masks or None
         sets = unit_sets(
