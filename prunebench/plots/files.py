@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from prunebench.atomic import make_folder, write_bytes, write_text
 from prunebench.errors import UsageError
-from prunebench.plots import accuracy, curves, memory, pareto, roofline, speed, style
+from prunebench.plots import accuracy, curves, layers, memory, networks, pareto, roofline, speed, style
 from prunebench.plots.plot import Plot
 from prunebench.runs import Run
 from prunebench.tables.grid import frame
@@ -22,7 +22,10 @@ from prunebench.tables.grid import frame
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KINDS = ("accuracy_by_", "pareto_speedup-", "pareto_bytes-", "speedup-", "roofline-", "schedules")
+_KINDS = (
+    "accuracy_by_", "pareto_speedup-", "pareto_bytes-", "speedup-", "networks-", "layer_speedup-", "roofline-",
+    "schedules",
+)  # fmt: skip
 _SUFFIXES = (".csv", ".svg", ".png")
 _COLOURS = 128  # of a PNG's palette: a third of the size, and no colour moves by more than an eye could see
 
@@ -39,6 +42,8 @@ def _plots(runs: Sequence[Run]) -> Iterator[Plot]:
         yield from pareto.plots(table, runs)
         yield from memory.plots(table)
         yield from speed.plots(table, runs)
+    yield from networks.plots(runs)
+    yield from layers.plots(runs)
     yield from roofline.plots(runs)
     yield from curves.plots()
 
