@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from prunebench import __version__
-from prunebench.commands import claims, compare, doctor, plots, report, run, sweep, tables
+from prunebench.commands import claims, compare, completion, doctor, plots, report, run, sweep, tables
 from prunebench.commands import list as listing
 from prunebench.commands.output import kept_clean
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError
 
 # In the order of --help.
-COMMANDS = (listing, run, sweep, tables, claims, plots, compare, report, doctor)
+COMMANDS = (listing, run, sweep, tables, claims, plots, compare, report, doctor, completion)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,7 +26,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     try:
-        options = _parser().parse_args(arguments)
+        parser = _parser()
+        completion.answer(parser)
+        options = parser.parse_args(arguments)
         with kept_clean(options):
             return int(options.run(options))
     except (UsageError, BackendUnavailable) as error:
