@@ -126,17 +126,48 @@ class Pace:
             self.write(f"prunebench: {self._measured} of {self.cases} cases of {self.question} in {spent}")
 
 
+class Loop:
+    """Counts a loop's turns; silent for the first two seconds, then a bar on a terminal, elsewhere now and then a line.
+
+    `advance` is called after each turn, `close` at the end, also where the loop broke off.
+    """
+
+    def __init__(self, write: Callable[[str], None], what: str, total: int, bar: bool = False) -> None:
+        self.write, self.what, self.total, self.bar = write, what, total, bar
+        self._start = self._spoke = time.monotonic()
+        self._done = 0
+        self._drawn: Any = None
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        now = time.monotonic()
+        if self._drawn is not None:
+            self._drawn.update(self._drawn.task_ids[0], completed=self._done)
+        elif now - self._start < QUIET_SECONDS or self._done == self.total:
+            return
+        elif self.bar:
+            self._drawn = _drawn_bar()
+            self._drawn.start()
+            self._drawn.add_task(self.what, total=self.total, completed=self._done)
+        elif self._spoke == self._start or now - self._spoke > 10 * QUIET_SECONDS:
+            left = (now - self._start) / self._done * (self.total - self._done)
+            self.write(f"prunebench: [{self._done}/{self.total}] {self.what}; {_span(left)} left")
+            self._spoke = now
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._drawn is not None:
+            self._drawn.stop()
+            self._drawn = None
+
+
 class Bar(Progress):
     """The same with a bar for the checkpoint in training, for one cell on a terminal."""
 
     def __init__(self, write: Callable[[str], None], timing_seconds: float) -> None:
         super().__init__(write, timing_seconds)
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-        self._bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._bar = _drawn_bar()
         self._task: Any = None
 
     def tell(self, cell: Cell, step: int, steps: int) -> None:
@@ -153,6 +184,14 @@ class Bar(Progress):
             self._bar.remove_task(self._task)
             self._task = None
         super().said(cell, made)
+
+
+def _drawn_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
 
 
 def _step_seconds(cell: Cell, lab: Lab) -> float:

@@ -51,9 +51,9 @@ def load_runs(folder: Path, chosen: Sequence[str] = ()) -> list[Run]:
     found: list[Path] = []
     for text in chosen:
         path = Path(text)
-        matching = [path] if path.is_file() else [f for f in files if text in _names(f)]
+        matching = [path] if path.is_file() else [f for f in files if text in run_names(f)]
         if not matching:
-            known = sorted({_names(f)[0] for f in files})
+            known = sorted({run_names(f)[0] for f in files})
             raise unknown(
                 "run", text, known, f"runs are saved under {folder} by pytest benchmarks --benchmark-save=NAME"
             )
@@ -66,7 +66,8 @@ def joined(runs: Sequence[Run], others: Sequence[Run]) -> list[Run]:
     return list({run.path.resolve(): run for run in [*runs, *others]}.values())
 
 
-def _names(path: Path) -> tuple[str, ...]:
+def run_names(path: Path) -> tuple[str, ...]:
+    """What a file can be called by: its run's name, its number, its stem."""
     saved = _SAVED.match(path.name)
     if saved:
         return saved[2], saved[1], path.stem
@@ -100,7 +101,7 @@ def _from_journal(path: Path, text: str) -> Run:
             if number != len(lines) - 1:  # only the last line can have been cut off by a kill
                 raise
     if not rows:
-        return Run(path, _names(path)[0], "", {}, (), complete=False)
+        return Run(path, run_names(path)[0], "", {}, (), complete=False)
     head, *facts = rows
     return _checked(path, head["datetime"], head["machine"], facts, complete=False)
 
@@ -115,4 +116,4 @@ def _checked(path: Path, time: Any, machine: Any, found: Sequence[dict[str, Any]
         check_answer(one)
     if not isinstance(time, str) or (found and not _ID.fullmatch(str(machine.get("id", "unknown")))):
         raise ValueError("its date or its machine's id is none")
-    return Run(path, _names(path)[0], time, machine, facts, complete, answers)
+    return Run(path, run_names(path)[0], time, machine, facts, complete, answers)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prunebench.datasets.base import Dataset, Split, check_size, make
+from prunebench.datasets.places import PLACES
 from prunebench.errors import DatasetMissing, UsageError
 from prunebench.registry import dataset
 
@@ -32,7 +33,7 @@ def imagefolder(root: Path, path: str = "", size: int | None = None) -> Dataset:
 @dataset("cifar10_jpeg")
 def cifar10_jpeg(root: Path) -> Dataset:
     """CIFAR-10 (Krizhevsky 2009) re-encoded as JPEG, 32×32×3: lossy, so never labelled cifar10."""
-    return _read("cifar10_jpeg", root / "cifar10_jpeg.tar", 32)
+    return _read("cifar10_jpeg", root / PLACES["cifar10_jpeg"], 32)
 
 
 def _read(name: str, path: Path, size: int | None) -> Dataset:
