@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from prunebench import __version__
-from prunebench.commands import claims, compare, completion, doctor, plots, report, run, sweep, tables
+from prunebench.commands import claims, compare, completion, doctor, inspect, pack, plots, report, run, sweep, tables, unpack
 from prunebench.commands import list as listing
 from prunebench.commands.output import kept_clean
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError
 
 # In the order of --help.
-COMMANDS = (listing, run, sweep, tables, claims, plots, compare, report, doctor, completion)
+COMMANDS = (
+    listing, run, sweep, tables, claims, plots, compare, report, pack, unpack, inspect, doctor, completion,
+)  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):

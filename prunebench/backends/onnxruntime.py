@@ -31,7 +31,7 @@ class OnnxRuntimeExecutor(FixedBatchExecutor):
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(_exported(model, example), options, ["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(exported(model, example), options, ["CPUExecutionProvider"])
         except Exception as error:
             raise refused("ONNX Runtime", error) from error
         return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
@@ -42,7 +42,8 @@ class OnnxRuntimeExecutor(FixedBatchExecutor):
         return f"{' and '.join(missing)} not installed; pip install 'prunebench[onnxruntime]'" if missing else None
 
 
-def _exported(model: nn.Module, example: Tensor) -> bytes:
+def exported(model: nn.Module, example: Tensor) -> bytes:
+    """An eval-mode model as an ONNX file's content, its input and output named x and y."""
     file: Any = io.BytesIO()
     with unfused(), warnings.catch_warnings():  # fused attention has no ONNX operator
         warnings.simplefilter("ignore")  # the trace-based exporter, which needs no further package, is called legacy
