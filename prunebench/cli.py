@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from prunebench import __version__, profiles, settings
 from prunebench.commands import compare, plots, report
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
+from prunebench.untrusted import plain_line
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
 _AXES = {
@@ -36,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return int(options.run(options))
     except (UsageError, BackendUnavailable) as error:
-        print(f"prunebench: {error}", file=sys.stderr)
+        print(f"prunebench: {plain_line(error)}", file=sys.stderr)
         return 2
     except PrunebenchError as error:
-        print(f"prunebench: {error}", file=sys.stderr)
+        print(f"prunebench: {plain_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, OSError) else 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -31,6 +31,8 @@ FLOORS = [
         "shapes",
         "rows",
         "statistics",
+        "untrusted",
+        "saved_values",
     },
     {
         "datasets",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from prunebench.atomic import write_bytes
 from prunebench.errors import UsageError, unknown
 from prunebench.formats import bitmask
+from prunebench.untrusted import parse_json, plain_line
 
 __all__ = ["FORMATS", "from_bytes", "load", "save", "to_bytes"]
 
@@ -52,12 +54,14 @@ def from_bytes(content: bytes) -> dict[str, Tensor]:
     try:
         tensors = safetensors.torch.load(content)
         length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
-        compressed = json.loads(metadata.get("prunebench", "{}")).get("bitmask", [])
+        metadata = parse_json(content[8 : 8 + length], unique=True).get("__metadata__", {})
+        compressed = parse_json(metadata.get("prunebench", "{}"), unique=True).get("bitmask", [])
         for name in compressed:
             tensors[name] = bitmask.decode({part: tensors.pop(f"{name}.{part}") for part in bitmask.PARTS})
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise UsageError(f"not a readable safetensors checkpoint: {error}") from error
+    except (safetensors.SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+            ArithmeticError, MemoryError) as error:  # fmt: skip
+        said = textwrap.shorten(plain_line(error), 300)  # it may quote the file
+        raise UsageError(f"not a readable safetensors checkpoint: {said}") from error
     return tensors
 
 
