@@ -73,7 +73,7 @@ def csr_matmul(
     indptr (rows + 1,), indices (nnz,): int32 or int64; data (nnz,), dense (cols, n), bias (rows,): float32; all
     C-contiguous numpy arrays or CPU torch tensors; shape = (rows, cols). `threads` above the core count is clamped.
     Duplicate entries add up, order within a row is free. A column that no nonzero names isn't read: a NaN there
-    doesn't reach the output. Subnormal values count as zero.
+    doesn't reach the output. Subnormal values may count as zero (they do where dense has more than one column).
     TypeError: a wrong dtype or kind. ValueError: a wrong value, shape or index. BackendUnavailable: no C extension.
     """
     module = native()

@@ -177,7 +177,7 @@ class Engine:
 def _has_memory(x: torch.Tensor) -> bool:
     """False for fake and functional tensors, those inside vmap or jvp, and ones whose storage was taken away."""
     try:
-        return not x.numel() or x.data_ptr() != 0
+        return not x.numel() or (not hasattr(x, "fake_mode") and x.data_ptr() != 0)
     except RuntimeError:
         return False
 

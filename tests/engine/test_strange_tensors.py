@@ -80,7 +80,6 @@ GOOD = {
     "indptr": np.array([0, 1, 2]), "indices": np.array([0, 1]), "data": np.ones(2, np.float32), "shape": (2, 2),
     "dense": np.ones((2, 3), np.float32), "bias": np.zeros(2, np.float32),
 }  # fmt: skip
-RIGHT = [[1.0] * 3] * 2
 
 
 @pytest.mark.parametrize("make", STRANGE.values(), ids=STRANGE)
@@ -141,9 +140,7 @@ SUBCLASSES = {
     "matrix": np.ones((2, 3), np.float32).view(np.matrix),
     "array": np.ones((2, 3), np.float32).view(Array),
     "read-only": np.frombuffer(np.ones(6, np.float32).tobytes(), np.float32).reshape(2, 3),
-    "mapped": np.memmap(mmap.mmap(-1, 4096), np.float32, shape=(2, 3))
-    if False
-    else np.frombuffer(mmap.mmap(-1, 4096), np.float32, 6).reshape(2, 3) + np.float32(1),
+    "mapped": np.frombuffer(mmap.mmap(-1, 24), np.float32).reshape(2, 3),
     "inference": torch.inference_mode()(lambda: torch.ones(2, 3))(),
 }
 
@@ -152,43 +149,52 @@ SUBCLASSES = {
 def test_csr_matmul_reads_the_memory_of_subclasses(dense):
     got = pb.kernels.csr_matmul(**{**GOOD, "dense": dense})
     assert type(got) is (torch.Tensor if isinstance(dense, torch.Tensor) else np.ndarray)
-    assert got.tolist() == RIGHT
+    assert got.tolist() == dense.tolist()  # the weights are the identity
 
 
-def oracle(indptr, indices, data, rows, dense, bias, relu):
-    """In float64, with subnormal values as zero; entries of a row are added one by one, so an infinity stays one."""
-    tiny = np.finfo(np.float32).tiny
-    flushed = np.where(np.abs(dense) < tiny, 0, dense).astype(np.float64)
-    want = np.zeros((rows, dense.shape[1])) + (0 if bias is None else bias.astype(np.float64)[:, None])
-    for r in range(rows):
+def oracle(indptr, indices, data, dense, bias, relu=False, flush=True):
+    """(result, sum of the terms' sizes) in float64; flush: subnormal values count as zero."""
+    tiny = np.finfo(np.float32).tiny if flush else 0.0
+    data, dense = (np.where(np.abs(a) < tiny, 0, a).astype(np.float64) for a in (data, dense))
+    want = np.zeros((len(indptr) - 1, dense.shape[1])) + (0 if bias is None else bias.astype(np.float64)[:, None])
+    size = np.abs(want)
+    for r in range(len(indptr) - 1):
         for k in range(indptr[r], indptr[r + 1]):
-            value = float(data[k]) if abs(data[k]) >= tiny or np.isnan(data[k]) else 0.0
-            want[r] += value * flushed[indices[k]]
-    return np.where(want < 0, 0, want) if relu else want
+            term = data[k] * dense[indices[k]]
+            want[r] += term
+            size[r] += np.abs(term)
+    return (np.where(want < 0, 0, want) if relu else want), size
 
 
-VALUES = st.sampled_from([0.0, -0.0, 1.0, -2.5, 1e-45, 1e-39, 3e-38, 1e19, -1e19, np.inf, -np.inf, np.nan])
+def like(got, want, size):
+    """Where a float32 result is a float64 one: NaN where it is, the same infinity, else to within rounding."""
+    rounding = np.abs(got - want) <= 1e-5 * size + 1e-28
+    return (np.isnan(got) & np.isnan(want)) | (got == want) | rounding
 
 
-@settings(max_examples=250, deadline=None)
+# No product of two finite ones overflows, nor does a sum of them.
+VALUES = st.sampled_from([0.0, -0.0, 1.0, -2.5, 1e-45, 1e-39, 3e-38, 1e15, -1e15, np.inf, -np.inf, np.nan])
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_odd_values_are_those_of_float64(data):
-    """Subnormals, infinities and NaN through every path: one column, a tile, a tile that isn't full, many rows."""
+    """Subnormals, infinities and NaN through every path: one column, a tile, a tile that isn't full."""
     draw = data.draw
-    rows, cols, n = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.sampled_from([1, 2, 15, 16, 17, 130]))
-    indices = [draw(st.lists(st.integers(0, cols - 1), max_size=5)) for _ in range(rows)]
-    indptr = np.cumsum([0, *map(len, indices)])
-    flat = np.array([c for row in indices for c in row], np.int64)
-    values = np.array(draw(st.lists(VALUES, min_size=len(flat), max_size=len(flat))), np.float32)
-    dense = np.array(draw(st.lists(VALUES, min_size=cols, max_size=cols)), np.float32)[:, None] * np.ones(n, np.float32)
+    rows, cols, n = draw(st.integers(1, 5)), draw(st.integers(1, 5)), draw(st.sampled_from([1, 2, 16, 17, 130]))
+    named = [draw(st.lists(st.integers(0, cols - 1), max_size=5)) for _ in range(rows)]
+    indptr = np.cumsum([0, *map(len, named)])
+    indices = np.array([c for row in named for c in row], np.int64)
+    values = np.array(draw(st.lists(VALUES, min_size=len(indices), max_size=len(indices))), np.float32)
+    column = np.array(draw(st.lists(VALUES, min_size=cols, max_size=cols)), np.float32)
+    dense = np.repeat(column[:, None], n, axis=1)
     bias = draw(st.none() | st.lists(VALUES, min_size=rows, max_size=rows).map(lambda v: np.array(v, np.float32)))
     relu = draw(st.booleans())
+    got = pb.kernels.csr_matmul(indptr, indices, values, (rows, cols), dense, bias, relu, draw(st.integers(1, 3)))
     with np.errstate(invalid="ignore"):
-        want = oracle(indptr, flat, values, rows, dense, bias, relu)
-    got = pb.kernels.csr_matmul(indptr, flat, values, (rows, cols), dense, bias, relu, draw(st.integers(1, 3)))
-    bound = float(np.finfo(np.float32).max)
-    certain = np.isnan(want) | (np.abs(want) < bound / 1e3) | np.isinf(want)
-    np.testing.assert_allclose(got[certain], want[certain], rtol=1e-5, atol=1e-30)
+        flushed, kept = (oracle(indptr, indices, values, dense, bias, relu, flush) for flush in (True, False))
+        right = like(got, *flushed) | like(got, *kept)
+    assert right.all(), (got, flushed, kept)
 
 
 @settings(max_examples=100, deadline=None)
@@ -201,7 +207,7 @@ def test_operands_that_overlap_are_read_as_they_were(offset, n, seed):
     values, bias = buffer[offset + 1 : offset + 7], buffer[offset + 2 : offset + 5]
     indptr, indices = np.array([0, 2, 4, 6], np.int32), np.array([0, 1, 1, 2, 2, 3], np.int32)
     got = pb.kernels.csr_matmul(indptr, indices, values, (3, 4), dense, bias)
-    np.testing.assert_allclose(got, oracle(indptr, indices, values, 3, dense, bias, False), rtol=1e-5, atol=1e-5)
+    assert like(got, *oracle(indptr, indices, values, dense, bias)).all()
     assert np.array_equal(buffer, kept)
     assert not np.shares_memory(got, buffer)
 

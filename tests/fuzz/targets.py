@@ -12,6 +12,7 @@ import torch
 from mutating import checkpoint, saved_run
 
 import prunebench as pb
+from prunebench import formats
 from prunebench.claims import judge
 from prunebench.claims.files import claims_markdown
 from prunebench.errors import UsageError
@@ -23,6 +24,7 @@ from prunebench.untrusted import is_plain
 
 MOST_BYTES = 1 << 32  # of tensors from an input of at most 64 KiB: an all-zero layer is large and its file is not
 MOST_SECONDS = 10.0
+CORPUS = Path(__file__).resolve().parent.parent / "corpus"
 FOLDER = Path(tempfile.mkdtemp(prefix="prunebench-fuzz-"))
 
 
@@ -105,6 +107,19 @@ def _refusal():
         said = str(error)
         assert is_plain(said), "a control character came through"
         assert len(said) < 3000, f"a message of {len(said)} characters"
+
+
+def seeds(target: str) -> list[bytes]:
+    """The inputs that a target starts from: its corpus and, so that a new encoding is met at once, one of each."""
+    found = [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
+    if target == "checkpoint":
+        state = {name: tensor.clone() for name, tensor in STATE.items()}
+        state["fc.weight"][1:] = 0
+        for format in formats.FORMATS:
+            path = FOLDER / "seed.safetensors"
+            pb.save(state, path, format=format)
+            found.append(path.read_bytes())
+    return found
 
 
 TARGETS = {"checkpoint": (check_checkpoint, checkpoint), "saved_run": (check_saved_run, saved_run)}
