@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from prunebench import __version__
-from prunebench.commands import claims, compare, completion, doctor, inspect, pack, plots, report, run, sweep, tables, unpack
+from prunebench.commands import claims, compare, completion, doctor, inspect, pack, plots, report, run, sweep, tables
 from prunebench.commands import list as listing
+from prunebench.commands import unpack as unpacking
 from prunebench.commands.output import kept_clean
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError
+from prunebench.untrusted import plain_line
 
 # In the order of --help.
 COMMANDS = (
-    listing, run, sweep, tables, claims, plots, compare, report, pack, unpack, inspect, doctor, completion,
+    listing, run, sweep, tables, claims, plots, compare, report, pack, unpacking, inspect, doctor, completion,
 )  # fmt: skip
 
 
@@ -34,10 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with kept_clean(options):
             return int(options.run(options))
     except (UsageError, BackendUnavailable) as error:
-        print(f"prunebench: {error}", file=sys.stderr)
+        print(f"prunebench: {plain_line(error)}", file=sys.stderr)
         return 2
     except PrunebenchError as error:
-        print(f"prunebench: {error}", file=sys.stderr)
+        print(f"prunebench: {plain_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, OSError) else 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

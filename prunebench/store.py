@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,8 +20,11 @@ from typing import Any
 from prunebench import formats
 from prunebench.atomic import check_folder
 from prunebench.errors import PrunebenchError, UsageError
+from prunebench.untrusted import parse_json, plain_line, read_bytes, read_text
 
 SCHEMA = 1
+_KEY = re.compile(r"[a-z0-9]{2,64}")  # it becomes the name of a folder
+_MOST_WEIGHTS = 1 << 40
 
 
 class StoreError(PrunebenchError, OSError):
@@ -45,6 +49,8 @@ class Store:
 
     def path(self, key: str) -> Path:
         """The folder of an entry, existing or not."""
+        if not _KEY.fullmatch(key):
+            raise UsageError(f"{key!r} can't be an entry's key; keys match {_KEY.pattern}")
         return self.root / "artifacts" / key[:2] / key
 
     def __contains__(self, key: str) -> bool:
@@ -56,19 +62,19 @@ class Store:
         if not folder.exists():
             return None
         try:
-            meta = json.loads((folder / "meta.json").read_text())
+            meta = parse_json(read_text(folder / "meta.json"))
             if meta.get("schema") != SCHEMA:
                 raise UsageError(f"schema {meta.get('schema')}, this version reads {SCHEMA}")
             if meta.pop("record") != _record(meta):
                 raise UsageError("the record's digest differs")
             state = None
             if meta["digest"] is not None:
-                content = (folder / "weights.safetensors").read_bytes()
+                content = read_bytes(folder / "weights.safetensors", _MOST_WEIGHTS)
                 if hashlib.sha256(content).hexdigest() != meta["digest"]:
                     raise UsageError("the weights' digest differs")
                 state = formats.from_bytes(content)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self._put_aside(folder, str(error))
+            self._put_aside(folder, plain_line(error))
             return None
         return Artifact(key, meta, state)
 

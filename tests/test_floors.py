@@ -32,6 +32,8 @@ FLOORS = [
         "shapes",
         "rows",
         "statistics",
+        "untrusted",
+        "saved_values",
     },
     {
         "datasets",

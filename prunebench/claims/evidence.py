@@ -59,7 +59,7 @@ class Sample:
 
     @property
     def dataset(self) -> str:
-        return self.facts["cell"]["dataset"] or ""
+        return self.facts["cell"].get("dataset") or ""
 
     @property
     def model(self) -> str:
@@ -71,7 +71,7 @@ class Sample:
 
     @property
     def seed(self) -> int:
-        return int(self.facts["cell"]["seed"])
+        return int(self.facts["cell"].get("seed", 0))
 
     @property
     def machine_and_threads(self) -> tuple[str, int]:

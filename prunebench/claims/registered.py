@@ -40,8 +40,8 @@ class Scope:
 
     def has_cell(self, cell: Mapping[str, Any]) -> bool:
         """True where a cell, as facts hold it, is one that the claim is about."""
-        recipe = (cell["recipe"] or {}).get("name")
-        named = all(not getattr(self, many) or cell[one] in getattr(self, many) for one, many in _CELL.items())
+        recipe = (cell.get("recipe") or {}).get("name")
+        named = all(not getattr(self, many) or cell.get(one) in getattr(self, many) for one, many in _CELL.items())
         return named and (not self.recipes or recipe in self.recipes) and self.has_sparsity(cell["sparsity"])
 
     def has_sparsity(self, sparsity: float) -> bool:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench import settings
+from prunebench.commands.options import command
+from prunebench.commands.output import emit, show_table
 from prunebench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -19,9 +21,16 @@ BATCH = 64
 
 def add_to(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
-    pack = commands.add_parser("pack", help="store a checkpoint smaller and say what it lost; --compare: every way")
+    examples = [
+        "prunebench pack model.safetensors small.safetensors --format bitmask --values fp16",
+        "prunebench pack model.safetensors small.safetensors --values int8 --model lenet5 --dataset mnist",
+        "prunebench pack --compare model.safetensors",
+        "prunebench pack --compare --model resnet50 --sparsity 0.9",
+    ]
+    what = "store a checkpoint smaller and say what it lost; --compare: every way"
+    pack = command(commands, "pack", what, run, examples)
     pack.add_argument("files", nargs="*", metavar="FILE", help="IN OUT; with --compare IN, or none for random weights")
-    pack.add_argument("--format", default="bitmask", help="dense, bitmask, csr or delta; default bitmask")
+    pack.add_argument("--format", dest="encoding", default="bitmask", help="dense, bitmask, csr or delta; default bitmask")
     pack.add_argument("--values", metavar="KIND", help="fp32, fp16, bf16 or int8; default as they are")
     pack.add_argument("--model", metavar="NAME", help="the network that IN's weights are of: compares its outputs")
     pack.add_argument("--dataset", metavar="NAME", help="its dataset: accuracy on the test split before and after")
@@ -29,8 +38,7 @@ def add_to(commands: Any) -> None:
     pack.add_argument("--compare", action="store_true", help="a table of every format and kind of values, and others")
     pack.add_argument("--sparsity", default="0.9", help="of the random weights that --compare --model alone stores")
     pack.add_argument("--timing-seconds", type=float, default=0.0, help="with --compare: time loading; default 0, none")
-    pack.add_argument("--table", default="github", metavar="FORMAT", help="github, csv, html or latex")
-    pack.set_defaults(run=run)
+    pack.add_argument("--table", metavar="FORMAT", help="how to print: github, csv, html or latex")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,8 +46,8 @@ def run(options: argparse.Namespace) -> int:
     from prunebench.formats.version2 import check_names
     from prunebench.tables.rendering import FORMATS
 
-    check_names(options.format, options.values)
-    if options.table not in FORMATS:
+    check_names(options.encoding, options.values)
+    if options.table is not None and options.table not in FORMATS:
         raise unknown("format", options.table, FORMATS)
     if options.dataset is not None and options.model is None:
         raise UsageError("--dataset asks for an accuracy; give --model NAME, the network that the weights are of")
@@ -59,15 +67,26 @@ def _pack(options: argparse.Namespace, source: str, target: str) -> int:
     state = read_state(source)
     model, x, data = _network(options, state)  # before anything is written: a mistake leaves no file
     before = Path(source).stat().st_size
-    size = formats.save(state, target, options.format, options.values)
-    print(f"{target}: {size:,} bytes, {before / size:.1f}× smaller than {source} ({before:,})")
-    print(_weights_told(state, formats.load(target)))
+    size = formats.save(state, target, options.encoding, options.values)
+    found = _weights(state, formats.load(target))
     if model is not None:
-        print(_outputs_told(options, model, x, data, target))
+        found |= _outputs(model, x, data, target)
+    if options.json:
+        emit(options, file=target, bytes=size, bytes_before=before, **found)
+        return 0
+    print(f"{target}: {size:,} bytes, {before / size:.1f}× smaller than {source} ({before:,})")
+    worst = f", the largest {found['largest_weight_error']:.1e} in {found['in_tensor']}" if found["in_tensor"] else ""
+    print(f"weights   relative error {found['weight_error']:.1e}{worst}")
+    if model is not None:
+        on = "random inputs" if data is None else f"images of {options.dataset}"
+        print(f"outputs   relative error {found['output_error']:.1e} against float64, on {on}")
+    if data is not None:
+        shares = f"{100 * found['accuracy_before']:.2f} % → {100 * found['accuracy']:.2f} %"
+        print(f"accuracy  {shares} of {found['test_images']:,} test images, loaded from {target}")
     return 0
 
 
-def _weights_told(before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
+def _weights(before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, Any]:
     """‖w' − w‖ / ‖w‖ over all tensors, and the tensor where it is largest."""
     worst, name, difference, norm = 0.0, None, 0.0, 0.0
     for key, tensor in before.items():
@@ -76,27 +95,28 @@ def _weights_told(before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
             difference, norm = difference + change**2, norm + own**2
             if change > worst * own:
                 worst, name = change / own, key
-    if name is None:
-        return "weights   unchanged"
-    return f"weights   relative error {(difference / norm) ** 0.5:.1e}, the largest {worst:.1e} in {name}"
+    return {
+        "weight_error": (difference / norm) ** 0.5 if norm else 0.0,
+        "largest_weight_error": worst,
+        "in_tensor": name,
+    }
 
 
-def _outputs_told(options: argparse.Namespace, model: nn.Module, x: Tensor, data: Dataset | None, target: str) -> str:
+def _outputs(model: nn.Module, x: Tensor | None, data: Dataset | None, target: str) -> dict[str, Any]:
+    """The outputs' relative error against float64, and with a dataset the test accuracy before and after."""
     from prunebench import formats
     from prunebench.reference import Reference
     from prunebench.training.loop import accuracy
 
+    assert x is not None
     reference = Reference(model, x)
     before = None if data is None else accuracy(model, data, data.test)
     formats.load(target, model)
-    what = f"images of {options.dataset}" if data is not None else "random inputs"
-    told = f"outputs   relative error {reference.error(model):.1e} against float64, on {what}"
-    if data is None or before is None:
-        return told
-    after, count = accuracy(model, data, data.test), len(data.test)
-    return (
-        f"{told}\naccuracy  {100 * before:.2f} % → {100 * after:.2f} % of {count:,} test images, loaded from {target}"
-    )
+    found: dict[str, Any] = {"output_error": reference.error(model)}
+    if data is not None:
+        found |= {"accuracy_before": before, "accuracy": accuracy(model, data, data.test),
+                  "test_images": len(data.test)}  # fmt: skip
+    return found
 
 
 def _network(
@@ -135,7 +155,6 @@ def _compare(options: argparse.Namespace) -> int:
     from prunebench.formats.torch_files import read_state
     from prunebench.measuring.packing import ways
     from prunebench.tables.packing import packing_table
-    from prunebench.tables.rendering import render
 
     if len(options.files) > 1 or (not options.files and options.model is None):
         raise UsageError("pack --compare takes one file, or none and --model NAME for random weights")
@@ -145,5 +164,8 @@ def _compare(options: argparse.Namespace) -> int:
     model, x, data = _network(options, state)
     with machine.threads(1):
         rows = ways(model.state_dict() if state is None else state, model, x, data, options.timing_seconds)
-    print(render(packing_table(rows), options.table), end="")
+    if options.json:
+        emit(options, ways=rows)
+    else:
+        show_table(packing_table(rows), options.table)
     return 0

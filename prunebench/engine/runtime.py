@@ -41,14 +41,17 @@ class Engine:
     def __call__(self, x: torch.Tensor) -> Any:
         """The model's output for x. UsageError: an input the model wasn't compiled for."""
         if type(x) is torch.Tensor and x.dtype is torch.float32:
-            ready = self._ready.get(x.shape)
-            if ready is not None and x.is_cpu and x.is_contiguous() and not x.is_neg():
-                like = ready[0]  # half a microsecond faster than a shape, a twentieth of LeNet-300-100
-                y = torch.empty_like(like) if type(like) is torch.Tensor else x.new_empty(like)
-                at = x.data_ptr()
-                if not at & 3:
-                    self._native_run(ready[1], ready[2], ready[3], None, at, y.data_ptr())
-                    return y
+            try:
+                ready = self._ready.get(x.shape)
+                if ready is not None and x.is_cpu and x.is_contiguous() and not x.is_neg():
+                    like = ready[0]  # half a microsecond faster than a shape, a twentieth of LeNet-300-100
+                    y = torch.empty_like(like) if type(like) is torch.Tensor else x.new_empty(like)
+                    at = x.data_ptr()
+                    if at and not at & 3:
+                        self._native_run(ready[1], ready[2], ready[3], None, at, y.data_ptr())
+                        return y
+            except RuntimeError:  # no memory to point at: nested, inside vmap; it is refused below
+                pass
         self._check(x)
         self._prepare(x)
         if torch.is_autocast_enabled("cpu"):  # the engine computes in float32 whatever the caller's own layers do
@@ -101,8 +104,10 @@ class Engine:
     def _check(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor):
             raise UsageError(f"the input must be a torch tensor, not {type(x).__name__}")
-        if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided:
+        if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided or x.is_nested:
             raise UsageError(f"the input must be a dense float32 CPU tensor, not {x.dtype} on {x.device}")
+        if not _has_memory(x):
+            raise UsageError("the input must be a tensor with memory of its own, not one of a torch.func transform")
         want = self._example
         if x.dim() != len(want):
             raise UsageError(f"the input has {x.dim()} dimensions; this engine was compiled for {len(want)}: {want}")
@@ -167,6 +172,14 @@ class Engine:
                 row(f"({what})", "other", None, None, "csr", None, None, us, None, 0) for what, us in rest.items()
             )
         return table
+
+
+def _has_memory(x: torch.Tensor) -> bool:
+    """False for fake and functional tensors, those inside vmap or jvp, and ones whose storage was taken away."""
+    try:
+        return not x.numel() or (not hasattr(x, "fake_mode") and x.data_ptr() != 0)
+    except RuntimeError:
+        return False
 
 
 def _only_segment(module: nn.Module) -> Segment | None:

@@ -18,6 +18,7 @@ from prunebench.plots import accuracy, curves, layers, memory, networks, pareto,
 from prunebench.plots.plot import Plot
 from prunebench.runs import Run
 from prunebench.tables.grid import frame
+from prunebench.tables.rendering import markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,7 +130,7 @@ def images(plot: Plot) -> dict[str, bytes]:
 def _index(found: Sequence[Plot]) -> str:
     parts = [_NOTES]
     for plot in found:
-        title = plot.title.replace("|", "/").replace("<", "&lt;").replace("[", "(").replace("]", ")")
+        title = markdown(plot.title).replace("[", "(").replace("]", ")")
         parts.append(f"## {title}\n\n![{title}]({plot.name}.svg)\n\n[its numbers]({plot.name}.csv)\n")
     return "\n".join(parts)
 

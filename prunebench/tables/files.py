@@ -104,7 +104,8 @@ def _index(runs: Sequence[Run], kinds: dict[str, Tables]) -> str:
     ])  # fmt: skip
     notes = _NOTES + (_QUESTIONS if {"networks", "layers"} & set(present) else "")
     notes += _BREAKEVEN if "breakeven-networks" in present else ""
-    return f"{notes}\n{render(tables, 'github')}\nMade from these runs:\n\n{render(sources, 'github')}"
+    titles = [TITLES[kind] for kind in present]
+    return f"{notes}\n{render(tables, 'github', links=titles)}\nMade from these runs:\n\n{render(sources, 'github')}"
 
 
 def _link(kind: str, key: Key) -> str:
