@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prunebench import __version__, profiles, settings
-from prunebench.commands import compare, plots, report
+from prunebench.commands import compare, plots, report, store
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -45,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(
-            "prunebench: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr
-        )
+        _stderr(f"prunebench: {settings.INTERRUPTED}")
         return 130
 
 
@@ -63,9 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(run=_list)
 
     one = commands.add_parser("run", help="one cell: train, prune, check, measure")
-    for name, axis in _AXES.items():
-        one.add_argument(f"--{name}", dest=axis, metavar="VALUE", help=f"default {_RUN_DEFAULTS[axis][0]}")
-    _common(one)
+    _cell_options(one)
     one.add_argument("--threads", default="1", help="threads while measuring; default 1")
     one.add_argument("--timing-seconds", type=float, default=1.0, help="budget of the speed-up measurement")
     one.set_defaults(run=_run)
@@ -98,10 +94,17 @@ def _parser() -> argparse.ArgumentParser:
     plots.add_to(commands)
     compare.add_to(commands)
     report.add_to(commands)
+    store.add_to(commands, _cell_options, _asked)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor
     )
     return parser
+
+
+def _cell_options(parser: argparse.ArgumentParser) -> None:
+    for name, axis in _AXES.items():
+        parser.add_argument(f"--{name}", dest=axis, metavar="VALUE", help=f"default {_RUN_DEFAULTS[axis][0]}")
+    _common(parser)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +149,7 @@ def _lab(options: argparse.Namespace, progress: Any) -> Any:
         settings.data(options.data, root),
         progress.tell,
         progress.said,
+        waits=progress.waits,
         **settings.training(options.device, options.logs, options.tensorboard),
     )
 
@@ -155,23 +159,27 @@ def _plan(options: argparse.Namespace, axes: dict[str, Any], profile: str | None
     return profiles.plan(profile, {**axes, **lengths})
 
 
-def _run(options: argparse.Namespace) -> int:
-    from prunebench import backends, machine
-    from prunebench.measuring.grid import Bench
-    from prunebench.progress import Bar
-
+def _asked(options: argparse.Namespace) -> list[Any]:
+    """The cases of `run`'s options: the one asked for, and its controls."""
     axes = {
         axis: [given] if (given := getattr(options, axis)) is not None else _RUN_DEFAULTS[axis]
         for axis in _AXES.values()
     }
     if axes["criteria"] == ["none"]:
         axes |= {"criteria": ["l1"], "sparsities": ["0"]}
+    unpruned, *asked = _plan(options, axes, None).cases()
+    return asked or [unpruned]
+
+
+def _run(options: argparse.Namespace) -> int:
+    from prunebench import backends, machine
+    from prunebench.measuring.grid import Bench
+    from prunebench.progress import Bar
+
     if not 0.0 <= options.timing_seconds < float("inf"):
         raise UsageError(f"--timing-seconds {options.timing_seconds} can't be used; give seconds of at least 0")
     threads = min(profiles.whole_number("--threads", options.threads, 1), machine.cores())
-    plan = _plan(options, axes, None)
-    unpruned, *asked = plan.cases()
-    asked = asked or [unpruned]
+    asked = _asked(options)
     reason = backends.unavailable(asked[0].backend)
     if reason is not None:
         raise BackendUnavailable(f"backend {asked[0].backend!r} is off: {reason}")
