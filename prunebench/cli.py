@@ -8,8 +8,21 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from prunebench import __version__
-from prunebench.commands import claims, compare, completion, doctor, inspect, pack, plots, report, run, sweep, tables
+from prunebench import __version__, settings
+from prunebench.commands import (
+    claims,
+    compare,
+    completion,
+    doctor,
+    inspect,
+    pack,
+    plots,
+    report,
+    run,
+    store,
+    sweep,
+    tables,
+)
 from prunebench.commands import list as listing
 from prunebench.commands import unpack as unpacking
 from prunebench.commands.output import kept_clean
@@ -18,7 +31,7 @@ from prunebench.untrusted import plain_line
 
 # In the order of --help.
 COMMANDS = (
-    listing, run, sweep, tables, claims, plots, compare, report, pack, unpacking, inspect, doctor, completion,
+    listing, run, sweep, tables, claims, plots, compare, report, store, pack, unpacking, inspect, doctor, completion,
 )  # fmt: skip
 
 
@@ -45,9 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(
-            "prunebench: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr
-        )
+        print(f"prunebench: {settings.INTERRUPTED}", file=sys.stderr)
         return 130
 
 

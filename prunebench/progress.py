@@ -70,6 +70,10 @@ class Progress:
         said = "".join(f"; {meta[what]}" for what in ("collapse", "not_pruned") if meta.get(what))
         self._say(f"{cell.id}: {result} in {meta.get('training_seconds', 0):.1f} s{said}")
 
+    def waits(self, cell: Cell) -> None:
+        """Called where another process is making a checkpoint that this one needs."""
+        self.write(f"prunebench: {cell.id} is being trained by another process on this store; waiting for it")
+
     def begins(self) -> None:
         """Called before each case."""
 

@@ -8,7 +8,7 @@ Imports no torch: `--collect-only` must stay fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from prunebench.machine import cores
 from prunebench.pytest_session import Session, machine_facts
 
 _PLANS = pytest.StashKey[dict[str, Any]]()  # question -> its plan
+INTERRUPTED_STATUS = 130  # as a shell says it of a command that Ctrl-C ended
 _SESSION = pytest.StashKey[Session]()
 _OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe", "controls")
 # Each in benchmarks/test_<question>.py.
@@ -157,11 +158,17 @@ def _case(item: Any) -> Any:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
     ours = session.config.stash.get(_SESSION, None)
-    if ours is not None and ours.cases and not session.config.option.collectonly:
+    if ours is None or not ours.cases or session.config.option.collectonly:
+        return (yield)
+    try:
         ours.announce([case for item in session.items if (case := _case(item)) is not None])
-    return (yield)
+        return (yield)
+    except KeyboardInterrupt:
+        # What was measured is saved and summed up as ever; pytest's own way shows where in the code it was stopped.
+        ours.interrupted = True
+        return True
 
 
 @pytest.fixture
@@ -189,10 +196,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     ours = session.config.stash.get(_SESSION, None)
     if ours is not None:
         ours.finish()
+        if ours.interrupted:
+            session.exitstatus = INTERRUPTED_STATUS
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     ours = config.stash.get(_SESSION, None)
-    line = ours.closing_line() if ours is not None and ours.started else None
-    if line is not None:
+    for line in ours.closing_lines() if ours is not None else []:
         terminalreporter.write_line(line)

@@ -6,13 +6,16 @@ Imports no torch before the first case.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prunebench import settings
+from prunebench.atomic import create_bytes
 from prunebench.cell import Case
-from prunebench.errors import PrunebenchError
+from prunebench.errors import PrunebenchError, UsageError
 from prunebench.journal import Journal
 from prunebench.machine import cores, describe
 from prunebench.questions import ClaimCase, LayerCase, NetworkCase
@@ -34,7 +37,7 @@ class Session:
         self.config, self.plans, self.cases = config, plans, list(cases)
         self.threads = min(threads, cores())  # of the grid; other cases say their own
         self.untimed: list[dict[str, Any]] = []
-        self.started = False
+        self.started = self.interrupted = False
         self._lab: Any = None
         self._benches: dict[str, Any] = {}
         self._progress: dict[str, Any] = {}
@@ -48,6 +51,7 @@ class Session:
         storage = getattr(config, "_benchmarksession").storage  # noqa: B009 - pytest-benchmark sets it on the fly
         if name and hasattr(storage, "path"):  # a folder; pytest-benchmark's other storage is a server
             self._journal = Journal(storage.get("."), name, machine_facts())
+            storage.save = partial(_save_whole, storage)
         by_question: dict[str, list[Any]] = {}
         for case in self.cases:
             by_question.setdefault(QUESTION_OF[type(case)], []).append(case)
@@ -62,7 +66,6 @@ class Session:
         self.started = True
 
     def _announce_grid(self, cases: list[Any], write: Callable[[str], None]) -> None:
-        from prunebench import settings
         from prunebench.measuring.grid import Bench
         from prunebench.pipeline import Lab
         from prunebench.progress import Progress
@@ -77,6 +80,7 @@ class Session:
                 settings.data(config.getoption("data"), root),
                 progress.tell,
                 progress.said,
+                waits=progress.waits,
                 **settings.training(*(config.getoption(name) for name in ("device", "logs", "tensorboard"))),
             )
             self._benches["grid"], self._progress["grid"] = Bench(self._lab, self.threads, seconds), progress
@@ -124,7 +128,10 @@ class Session:
             self.untimed.append(facts)
         progress.measured()
         if self._journal is not None:
-            self._journal.write(facts)
+            try:
+                self._journal.write(facts)
+            except PrunebenchError as error:
+                pytest.fail(str(error), pytrace=False)
 
     def finish(self) -> None:
         """Drop the journal once the run's own file is there (or nothing was worth saving)."""
@@ -134,13 +141,14 @@ class Session:
             if self._journal is not None:
                 self._journal.close()
 
-    def closing_line(self) -> str | None:
-        """What the store was used for, where the grid ran."""
-        if self._lab is None:
-            return None
-        lab = self._lab
-        aside = f", {lab.store.set_aside} damaged entries set aside" if lab.store.set_aside else ""
-        return f"prunebench: {lab.trained} checkpoints trained, {lab.reused} reads from the store{aside}"
+    def closing_lines(self) -> list[str]:
+        """What the store was used for, where the grid ran, and how to go on after Ctrl-C."""
+        lines = []
+        if self.started and self._lab is not None:
+            lab = self._lab
+            aside = f", {lab.store.set_aside} damaged entries set aside" if lab.store.set_aside else ""
+            lines.append(f"prunebench: {lab.trained} checkpoints trained, {lab.reused} reads from the store{aside}")
+        return [*lines, f"prunebench: {settings.INTERRUPTED}"] if self.interrupted else lines
 
 
 def _bench(question: str, seconds: float) -> Any:
@@ -155,6 +163,19 @@ def _bench(question: str, seconds: float) -> Any:
     from prunebench.measuring.networks import NetworkBench
 
     return NetworkBench(seconds)
+
+
+def _save_whole(storage: Any, output_json: dict[str, Any], name: str) -> None:
+    """pytest-benchmark's save, whole or not at all, over nobody's run: its own leaves half a file after a kill."""
+    from pytest_benchmark.utils import safe_dumps
+
+    content = safe_dumps(output_json, ensure_ascii=True, indent=4).encode()
+    try:
+        while not create_bytes(path := storage.get(f"{storage._next_num}_{name}.json"), content):
+            continue  # another run took this number meanwhile
+    except UsageError as error:
+        pytest.exit(f"prunebench: {error}; what was measured stands in the journal beside it", returncode=1)
+    storage.logger.info(f"Saved benchmark data in: {path}")
 
 
 def _writer(config: pytest.Config) -> Any:

@@ -10,6 +10,7 @@ from prunebench.errors import UsageError
 
 CONTROLS_HELP = "beside every pruned cell: random and magnitude with the cell's own share of every layer"
 DEVICE_HELP = "where training runs: auto (a GPU if there is one), cpu or cuda; default auto. Measuring is on the CPU"
+INTERRUPTED = "interrupted; the store is valid and holds what was finished: the same command goes on from there"
 LOGS_HELP = "folder for a log.csv per checkpoint trained: epoch, rate, loss, validation accuracy; default none"
 
 

@@ -48,6 +48,7 @@ def lab(options: argparse.Namespace, progress: Any) -> Any:
         settings.data(options.data, root),
         progress.tell,
         progress.said,
+        waits=progress.waits,
         **settings.training(options.device, options.logs, options.tensorboard),
     )
 

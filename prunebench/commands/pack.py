@@ -30,7 +30,9 @@ def add_to(commands: Any) -> None:
     what = "store a checkpoint smaller and say what it lost; --compare: every way"
     pack = command(commands, "pack", what, run, examples)
     pack.add_argument("files", nargs="*", metavar="FILE", help="IN OUT; with --compare IN, or none for random weights")
-    pack.add_argument("--format", dest="encoding", default="bitmask", help="dense, bitmask, csr or delta; default bitmask")
+    pack.add_argument(
+        "--format", dest="encoding", default="bitmask", help="dense, bitmask, csr or delta; default bitmask"
+    )
     pack.add_argument("--values", metavar="KIND", help="fp32, fp16, bf16 or int8; default as they are")
     pack.add_argument("--model", metavar="NAME", help="the network that IN's weights are of: compares its outputs")
     pack.add_argument("--dataset", metavar="NAME", help="its dataset: accuracy on the test split before and after")

@@ -6,7 +6,8 @@ purpose when training semantics change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ class Lab:
     tell: Callable[[Cell, int, int], None] | None = None
     said: Callable[[Cell, Artifact], None] | None = None
     failed: Callable[[Cell, Exception], None] | None = None
+    waits: Callable[[Cell], None] | None = None  # another process makes the cell's checkpoint
+    patient: bool = True  # False: raise Busy instead of waiting for it
     trained: int = 0
     reused: int = 0
     # Where training runs: "cpu" or "cuda". In no key, so that what a GPU trained is found by the machine that times it:
@@ -126,17 +129,41 @@ def _needed(cell: Cell) -> list[Cell]:
 
 
 def artifact(cell: Cell, lab: Lab) -> Artifact:
-    """The cell's checkpoint: from the store, else made now and published there."""
-    found = lab.store.get(key_of(cell, lab.content(cell)))
-    if found is not None:
-        lab.reused += 1
-        return found
-    lab.store.check_writable()
-    made = _make(cell, lab)
-    lab.trained += 1
-    if lab.said:
-        lab.said(cell, made)
-    return made
+    """The cell's checkpoint: from the store, else made now and published there, by one process at a time."""
+    key = key_of(cell, lab.content(cell))
+    found = lab.store.get(key)
+    if found is None:
+        lab.store.check_writable()
+        with making(cell, key, lab):
+            found = lab.store.get(key)  # whoever made it while this process waited
+            if found is None:
+                made = _make(cell, lab)
+                lab.trained += 1
+                if lab.said:
+                    lab.said(cell, made)
+                return made
+    lab.reused += 1
+    return found
+
+
+@contextmanager
+def making(cell: Cell, key: str, lab: Lab) -> Iterator[None]:
+    """While it lasts no other process makes this key's checkpoint; raises Busy where one does and `lab` isn't patient.
+
+    Waiting is never in a circle: who makes a checkpoint waits only for those it is made from.
+    """
+    from prunebench.store.locks import Busy
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lab.store.only_maker(key, wait=False))
+        except Busy:
+            if not lab.patient:
+                raise
+            if lab.waits:
+                lab.waits(cell)
+            stack.enter_context(lab.store.only_maker(key))
+        yield
 
 
 def _make(cell: Cell, lab: Lab) -> Artifact:

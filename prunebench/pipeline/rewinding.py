@@ -72,12 +72,18 @@ def early_state(cell: Cell, lab: Lab) -> dict[str, Tensor] | None:
     spec = {**dense, "kind": "dense_epoch", "epoch": recipe.rewind_epoch}
     found = lab.store.get(digest(spec))
     if found is None:
-        making = stages.making_of(cell.control, lab, pipeline.fresh(cell, lab), spec)
-        meta = making.fitted(
-            epochs=recipe.epochs,
-            last_epoch=recipe.rewind_epoch,
-            learning_rate=recipe.learning_rate,
-            seed=derive_seed(cell.seed, "dense"),
-        )
-        found = making.publish(meta)
+        with pipeline.making(cell.control, digest(spec), lab):
+            found = lab.store.get(digest(spec)) or _early(cell, lab, spec)
     return None if found.state is None else dict(found.state)
+
+
+def _early(cell: Cell, lab: Lab, spec: dict[str, Any]) -> Artifact:
+    recipe = cell.recipe
+    making = stages.making_of(cell.control, lab, pipeline.fresh(cell, lab), spec)
+    meta = making.fitted(
+        epochs=recipe.epochs,
+        last_epoch=recipe.rewind_epoch,
+        learning_rate=recipe.learning_rate,
+        seed=derive_seed(cell.seed, "dense"),
+    )
+    return making.publish(meta)
