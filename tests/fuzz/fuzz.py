@@ -3,8 +3,8 @@
     python tests/fuzz/fuzz.py checkpoint|saved_run SECONDS [--seed N] [FOLDER]
 
 FOLDER keeps inputs that reached something new, and is read at the next start; without one they are forgotten. What
-fails is written to crash-* in the present folder; replay it by `python tests/fuzz/fuzz.py TARGET FILE`. Once mended, put
-it under tests/corpus/TARGET/: the tests run everything there. Exit 0: nothing found.
+fails is written to crash-* in the present folder; replay it by `python tests/fuzz/fuzz.py TARGET FILE`. Once mended,
+put it under tests/corpus/TARGET/: the tests run everything there. Exit 0: nothing found.
 """
 
 from __future__ import annotations
