@@ -5,6 +5,8 @@
 # make tables  regenerate results/tables and the README's numbers from the saved runs: no training, no timing
 # make lint    ruff and mypy
 # make sanitize  the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer, on every kernel set
+# make races   the thread pool under ThreadSanitizer
+# make fuzz    a minute of coverage-guided fuzzing of everything that reads a file (.ci/fuzz SECONDS for longer)
 # make neon    the native kernels for 64-bit ARM, under an emulator
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ BIN    := $(VENV)/bin
 PROFILE ?= $(shell sed -n 's/^profile: *\([^ ]*\).*/\1/p' params.yaml)
 SEEDS   ?= $(shell sed -n 's/^seeds: *\([^ ]*\).*/\1/p' params.yaml)
 
-.PHONY: bench test slow tables lint sanitize neon install clean
+.PHONY: bench test slow tables lint sanitize races fuzz neon install clean
 
 install: $(VENV)/installed
 
@@ -48,6 +50,12 @@ lint: install
 
 sanitize: install
 	.ci/sanitize $(BIN)/python
+
+races:
+	.ci/races
+
+fuzz: install
+	.ci/fuzz 60 $(BIN)/python
 
 neon:
 	.ci/neon

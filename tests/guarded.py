@@ -97,11 +97,12 @@ def engine(isa: str) -> None:
             x = torch.from_numpy(guarded(torch.randn(n, 3, 11, 13).numpy(), end))
             want = torch.func.functional_call(model.double(), double, (x.double(),))
             model.float()
-            made(x)  # remembers the program of this shape
-            _, program, chunks, threads = made.engine._ready[x.shape]
-            y = guarded(np.full((n, 3), np.nan, np.float32), end)
-            native().run(program, chunks, threads, None, x.data_ptr(), y.ctypes.data)
-            for got in (made(x).numpy(), y):
+            results = [made(x).numpy()]
+            if x.shape in made.engine._ready:  # else it goes in several parts
+                _, program, chunks, threads = made.engine._ready[x.shape]
+                results.append(guarded(np.full((n, 3), np.nan, np.float32), end))
+                native().run(program, chunks, threads, None, x.data_ptr(), results[-1].ctypes.data)
+            for got in results:
                 np.testing.assert_allclose(got, want.numpy(), rtol=1e-3, atol=1e-4)
 
 
