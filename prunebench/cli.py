@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from prunebench import __version__, profiles, settings
 from prunebench.commands import compare, plots, report
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
+from prunebench.measuring import limits
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
 _AXES = {
@@ -68,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     _common(one)
     one.add_argument("--threads", default="1", help="threads while measuring; default 1")
     one.add_argument("--timing-seconds", type=float, default=1.0, help="budget of the speed-up measurement")
+    limits.add_to(one)
     one.set_defaults(run=_run)
 
     sweep = commands.add_parser("sweep", help="fill the store with a grid's checkpoints, without timing")
@@ -158,8 +160,10 @@ def _plan(options: argparse.Namespace, axes: dict[str, Any], profile: str | None
 def _run(options: argparse.Namespace) -> int:
     from prunebench import backends, machine
     from prunebench.measuring.grid import Bench
+    from prunebench.measuring.isolated import isolated
     from prunebench.progress import Bar
 
+    limit = limits.limits_of(options.isolate, options.isolate_memory, options.isolate_seconds)
     axes = {
         axis: [given] if (given := getattr(options, axis)) is not None else _RUN_DEFAULTS[axis]
         for axis in _AXES.values()
@@ -172,13 +176,13 @@ def _run(options: argparse.Namespace) -> int:
     plan = _plan(options, axes, None)
     unpruned, *asked = plan.cases()
     asked = asked or [unpruned]
-    reason = backends.unavailable(asked[0].backend)
+    reason = backends.unavailable(asked[0].backend) if limit is None else None
     if reason is not None:
         raise BackendUnavailable(f"backend {asked[0].backend!r} is off: {reason}")
     progress = Bar(_stderr, options.timing_seconds)
     lab = _lab(options, progress)
-    progress.announce(asked, lab)
-    bench = Bench(lab, threads, options.timing_seconds)
+    progress.announce(asked, lab if limit is None else None)
+    bench = isolated(Bench(lab, threads, options.timing_seconds), "grid", limit)
     measured = []
     for case in asked:
         measured.append(bench.measure(case).facts)
