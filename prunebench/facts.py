@@ -40,6 +40,7 @@ FIELDS = {
 }
 
 TEXTS = {"baseline", "verdict", "collapse", "not_pruned"}
+_NUMBERS = tuple(name for name in FIELDS if name not in TEXTS)
 
 
 def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def case_of(facts: Mapping[str, Any]) -> Case:
 
 def check_shared(facts: Mapping[str, Any]) -> None:
     """ValueError, TypeError or KeyError where what all facts of schema 1 share can't be."""
-    check_numbers(facts, set(FIELDS) - TEXTS)
+    check_numbers(facts, _NUMBERS)
     for name in ("threads", "batch_size"):
         if not isinstance(facts[name], int) or facts[name] < 1:
             raise ValueError(f"{name} is {facts[name]!r}")
