@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from prunebench.errors import UsageError
@@ -65,9 +66,21 @@ class Cell:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Cell:
-        known = {f.name for f in fields(Recipe)}
-        recipe = Recipe(**{k: v for k, v in data["recipe"].items() if k in known})
-        return cls(**{**{f.name: data[f.name] for f in fields(cls) if f.name in data}, "recipe": recipe})
+        given = {k: v for k, v in data["recipe"].items() if k in _RECIPE}
+        try:
+            recipe = _recipe(**given)
+        except TypeError:  # a list, say, that can't be looked up: its own message says what it should be
+            recipe = Recipe(**given)
+        return cls(**{**{name: data[name] for name in _CELL if name in data}, "recipe": recipe})
+
+
+_CELL = tuple(f.name for f in fields(Cell))
+_RECIPE = frozenset(f.name for f in fields(Recipe))
+
+
+@lru_cache(maxsize=256, typed=True)  # a saved run repeats a few recipes in each of its facts
+def _recipe(**values: Any) -> Recipe:
+    return Recipe(**values)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ FIELDS = {
 }
 
 TEXTS = {"baseline", "verdict", "collapse", "not_pruned"}
+_NUMBERS = tuple(name for name in FIELDS if name not in TEXTS)
+_WORDS = (*sorted(TEXTS), "reason")
 
 
 def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
@@ -82,8 +84,8 @@ def case_of(facts: Mapping[str, Any]) -> Case:
 
 def check_shared(facts: Mapping[str, Any]) -> None:
     """ValueError, TypeError or KeyError where what all facts of schema 1 share can't be."""
-    saved_values.numbers(facts, sorted(set(FIELDS) - TEXTS))
-    saved_values.texts(facts, sorted({*TEXTS, "reason"}))
+    saved_values.numbers(facts, _NUMBERS)
+    saved_values.texts(facts, _WORDS)
     saved_values.texts(facts, ("backend", "status"), needed=True)
     saved_values.whole(facts, ("threads", "batch_size"), least=1)
     if facts["status"] not in STATUSES:

@@ -29,9 +29,17 @@ class Progress:
         self._cases = self._measured = self._missing = self._made = 0
         self._estimated = self._taken = 0.0
 
-    def announce(self, cases: Sequence[Case], lab: Lab) -> None:
-        """One line: cells, how many are stored, cases, minutes; a few training steps are timed for it."""
+    def announce(self, cases: Sequence[Case], lab: Lab | None) -> None:
+        """One line: cells, how many are stored, cases, minutes; a few training steps are timed for it.
+
+        Without a lab nothing is built, and the time that training takes isn't known.
+        """
         self._cases = len(cases)
+        if lab is None:
+            cells = len({case.cell for case in cases})
+            measuring = _span(self._cases * self.case_seconds)
+            self.write(f"prunebench: {cells} cells, {self._cases} cases to measure ({measuring} without training)")
+            return
         self.announce_cells(list(dict.fromkeys(case.cell for case in cases)), lab)
 
     def announce_cells(self, cells: Sequence[Cell], lab: Lab) -> None:

@@ -112,11 +112,31 @@ class Evidence:
             found.setdefault((one.cell, one.facts["batch_size"], one.facts["backend"]), []).append(one)
         return found
 
+    @cached_property
+    def _by_curve(self) -> dict[Hashable, list[Sample]]:
+        found: dict[Hashable, list[Sample]] = {}
+        for one in self.grid:
+            if one.facts["accuracy"] is not None:
+                found.setdefault(_curve_key(one, one.cell, one.facts["backend"]), []).append(one)
+        return found
+
+    def curve(self, cell: Cell, backend: str, like: Sample) -> list[Sample]:
+        """A cell at every sparsity through a backend, on a sample's machine, threads, batch size and baseline.
+
+        Those without an accuracy are left out.
+        """
+        return self._by_curve.get(_curve_key(like, cell, backend), [])
+
     def partner(self, sample: Sample, backend: str, same_machine: bool) -> Sample | None:
         """The same cell and batch size (on the same machine and threads) through another backend, measured last."""
         same = self._by_case.get((sample.cell, sample.facts["batch_size"], backend), [])
         here = [s for s in same if s.machine_and_threads == sample.machine_and_threads or not same_machine]
         return here[-1] if here else None
+
+
+def _curve_key(place: Sample, cell: Cell, backend: str) -> Hashable:
+    here = (*place.machine_and_threads, place.facts["batch_size"], place.facts["baseline"])
+    return (replace(cell, sparsity=0.0), backend, *here)
 
 
 def gather(runs: Sequence[Run]) -> Evidence:

@@ -10,6 +10,7 @@ from prunebench.commands import cells
 from prunebench.commands.options import command
 from prunebench.commands.output import emit, show, tell
 from prunebench.errors import BackendUnavailable, UsageError
+from prunebench.measuring import limits
 
 if TYPE_CHECKING:
     from prunebench.cell import Case
@@ -40,6 +41,7 @@ def add_to(commands: Any) -> None:
     add_cell(one)
     one.add_argument("--threads", default="1", help="threads while measuring; default 1")
     one.add_argument("--timing-seconds", type=float, default=1.0, help="budget of the speed-up measurement")
+    limits.add_to(one)
 
 
 def add_cell(parser: argparse.ArgumentParser) -> None:
@@ -64,19 +66,21 @@ def run(options: argparse.Namespace) -> int:
     """Make and measure the cell; returns the exit code."""
     from prunebench import backends, machine
     from prunebench.measuring.grid import Bench
+    from prunebench.measuring.isolated import isolated
     from prunebench.progress import Bar
 
     if not 0.0 <= options.timing_seconds < float("inf"):
         raise UsageError(f"--timing-seconds {options.timing_seconds} can't be used; give seconds of at least 0")
     threads = min(profiles.whole_number("--threads", options.threads, 1), machine.cores())
     asked = asked_for(options)
-    reason = backends.unavailable(asked[0].backend)
+    limit = limits.limits_of(options.isolate, options.isolate_memory, options.isolate_seconds)
+    reason = backends.unavailable(asked[0].backend) if limit is None else None
     if reason is not None:
         raise BackendUnavailable(f"backend {asked[0].backend!r} is off: {reason}")
     progress = Bar(tell, options.timing_seconds)
     lab = cells.lab(options, progress)
-    progress.announce(asked, lab)
-    bench = Bench(lab, threads, options.timing_seconds)
+    progress.announce(asked, lab if limit is None else None)
+    bench = isolated(Bench(lab, threads, options.timing_seconds), "grid", limit)
     measured = []
     for case in asked:
         measured.append({"id": case.id, **bench.measure(case).facts})

@@ -119,11 +119,12 @@ def key_of(cell: Cell, content: str | None = None) -> str:
 
 def to_make(cells: Iterable[Cell], lab: Lab) -> list[Cell]:
     """Which cells' artifacts are missing from the store, dense parents included, in the order they'll be made."""
-    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in _needed(cell)}
+    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in needed(cell)}
     return [cell for key, cell in wanted.items() if key not in lab.store]
 
 
-def _needed(cell: Cell) -> list[Cell]:
+def needed(cell: Cell) -> list[Cell]:
+    """The cells whose checkpoints a cell's own takes, itself included, in the order they're made."""
     original = controls.original(cell)
     return [cell.control, *([] if original is None else [original]), cell]
 
