@@ -18,6 +18,7 @@ FLOORS = [
         "cell",
         "controls",
         "recipe",
+        "outputs",
         "devices",
         "registry",
         "masks",
@@ -30,6 +31,7 @@ FLOORS = [
         "answers",
         "shapes",
         "rows",
+        "reparametrised",
         "statistics",
     },
     {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize, prune
 from torch.utils._pytree import tree_flatten, tree_map
 
 from prunebench.engine.choice import Choice
@@ -24,6 +22,7 @@ from prunebench.engine.runtime import Engine
 from prunebench.engine.segment import Segment
 from prunebench.engine.tracing import trace
 from prunebench.errors import UsageError
+from prunebench.reparametrised import plain_copy
 
 SPARSE_FROM = 0.4  # see docs/engine-notes.md
 _DENSE_NATIVE = 1 << 21  # weights of a dense layer that goes with the sparse ones around it
@@ -67,20 +66,8 @@ def _check_call(model: nn.Module, example: torch.Tensor) -> None:
 
 
 def private_copy(model: nn.Module) -> nn.Module:
-    """A copy with every reparametrisation (masks of torch.nn.utils.prune, parametrizations) made permanent."""
-    memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in vars(module).values():  # a computed weight is no leaf, which deepcopy refuses
-            if isinstance(value, torch.Tensor):
-                memo[id(value)] = value.detach().clone()
-    twin = copy.deepcopy(model, memo)
-    for module in list(twin.modules()):
-        for hook in list(module._forward_pre_hooks.values()):
-            if isinstance(hook, prune.BasePruningMethod):
-                prune.remove(module, hook._tensor_name)
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    """A copy with every reparametrisation made permanent, and without gradients."""
+    twin = plain_copy(model)
     for p in twin.parameters():
         p.requires_grad_(False)
     # a model that is one layer becomes a layer of a model: a root can be neither traced as a module nor replaced
