@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from prunebench.engine.capturing import Refused, Repacked, capture
 from prunebench.engine.choice import Choice
 from prunebench.engine.dense import Frozen, fastest, keeps_nan, torch_forms
 from prunebench.engine.functional import lift
 from prunebench.engine.native_loader import native
 from prunebench.engine.partition import fold_norms, partition, swap_products
 from prunebench.engine.purify import purify
+from prunebench.engine.ranks import fold_ranks
 from prunebench.engine.runtime import Engine
 from prunebench.engine.segment import Segment
 from prunebench.engine.tracing import trace
@@ -87,7 +89,22 @@ def _chooser(model: nn.Module, sparse_from: float) -> Callable[[nn.Module], bool
 
 
 def _traced(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
-    graph = lift(trace(private_copy(model)))
+    return _native(lift(fold_ranks(trace(private_copy(model)), example)), example, sparse_from, threads)
+
+
+def _captured(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
+    if isinstance(model, fx.GraphModule):
+        raise Refused("it is a graph already")
+    with torch.inference_mode(False):
+        twin = private_copy(model)
+    graph, spec = capture(twin, example)
+    made = _native(graph, example, sparse_from, threads)
+    form = made if spec is None else Repacked(made, spec)
+    form.one_shape = True  # type: ignore[assignment]
+    return form
+
+
+def _native(graph: fx.GraphModule, example: torch.Tensor, sparse_from: float, threads: int) -> fx.GraphModule:
     free = purify(graph)
     fold_norms(graph)
     chosen = _chooser(graph, sparse_from)
@@ -106,6 +123,12 @@ def _swapped(model: nn.Module, example: torch.Tensor, sparse_from: float, thread
 
 def _untouched(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
     return private_copy(model)
+
+
+# (model, example, sparsity from which on, threads) -> module: from the fastest form to the safest
+_FORMS: tuple[Callable[[nn.Module, torch.Tensor, float, int], nn.Module], ...] = (
+    _traced, _captured, _swapped, _untouched,
+)  # fmt: skip
 
 
 def _agrees(got: object, want: object) -> bool:
@@ -180,8 +203,7 @@ def compile_engine(
         with _watching(model) as idle:
             want = model(small)
         seconds = time.perf_counter() - start
-        forms: tuple[Callable[[nn.Module, torch.Tensor, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
-        for form in forms:
+        for form in _FORMS:
             try:
                 module = form(model, small, sparse_from, threads)
                 if form is _untouched:
@@ -205,7 +227,7 @@ def _compared(
     """Where torch would run some products: the fastest of that, of all products here, and of all by torch."""
 
     def native_all() -> nn.Module:
-        made = _traced(model, small, 0.0, threads)
+        made = (_captured if name == "captured" else _traced)(model, small, 0.0, threads)
         _hand_out(made, True, [], {})
         return made
 
