@@ -46,6 +46,7 @@ FLOORS = [
         "kernels",
         "backends",
         "compaction",
+        "sources",
     },
     {"pruner", "training", "regrow", "timing", "reference", "roofs"},
     {
@@ -74,7 +75,7 @@ FLOORS = [
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On the floor of rooms one room may use another only where the design says so.
-ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine")}
+ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine"), ("sources", "formats")}
 
 
 def modules() -> list[Path]:

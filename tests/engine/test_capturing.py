@@ -125,11 +125,12 @@ def test_a_captured_engine_takes_no_other_size_of_image():
 
 
 def test_many_models_in_one_process_are_captured():
-    limit = torch._dynamo.config.recompile_limit if hasattr(torch._dynamo.config, "recompile_limit") else 8
-    for _ in range(limit + 2):
-        graph, spec = capture(pruned(Checking(False)), torch.randn(1, 3, 12, 12))
-        assert spec is None
-        assert any(n.op == "call_module" for n in graph.graph.nodes)
+    name = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    with torch._dynamo.config.patch({name: 2}):
+        for _ in range(4):
+            graph, spec = capture(pruned(Checking(False)), torch.randn(1, 3, 12, 12))
+            assert spec is None
+            assert any(n.op == "call_module" for n in graph.graph.nodes)
 
 
 def test_what_depends_on_values_still_runs_in_torch():
