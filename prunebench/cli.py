@@ -9,21 +9,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from prunebench import __version__, settings
-from prunebench.commands import (
-    claims,
-    compare,
-    completion,
-    doctor,
-    inspect,
-    pack,
-    plots,
-    report,
-    run,
-    store,
-    sweep,
-    tables,
-)
+from prunebench.commands import claims, compare, completion, doctor, inspect, pack, plots, report, run, store, sweep
+from prunebench.commands import compile as compiling
 from prunebench.commands import list as listing
+from prunebench.commands import tables as tabling
 from prunebench.commands import unpack as unpacking
 from prunebench.commands.output import kept_clean
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError
@@ -31,7 +20,8 @@ from prunebench.untrusted import plain_line
 
 # In the order of --help.
 COMMANDS = (
-    listing, run, sweep, tables, claims, plots, compare, report, store, pack, unpacking, inspect, doctor, completion,
+    listing, run, sweep, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect, doctor,
+    completion,
 )  # fmt: skip
 
 

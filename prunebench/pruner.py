@@ -15,9 +15,10 @@ from prunebench.criteria import updates
 from prunebench.criteria.watching import Watching
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored, reachable, unit_sets
-from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
-from prunebench.proportions import Given, Proportions, removed
+from prunebench.masks import apply, check_weights, meant, prunable_modules, sparsity_of, weight_names
+from prunebench.proportions import Given, Proportions, by_density, on_the_way, removed
 from prunebench.registry import check
+from prunebench.reparametrised import takes_masks
 from prunebench.units import select
 
 _Data = Iterable[tuple[Any, Any]]
@@ -70,14 +71,6 @@ def prune(
     return pruner.masks
 
 
-def _by_density(final: float, part: float) -> float:
-    return 1.0 - (1.0 - final) ** part
-
-
-def _on_the_way(part: float, target: Callable[[float], float], final: float) -> float:
-    return min(_by_density(final, part), target(final))
-
-
 class _Ranking:
     """How a criterion orders weights: how often it scores on the way, within what it compares, what it watches."""
 
@@ -95,12 +88,16 @@ class Pruner:
     weight decay revives them. `masks` holds {parameter name: bool, True = kept}; masks only ever shrink.
     `prunings` holds what each pruning left out in all, {parameter name: weights}; as `proportions=` of another Pruner
     with the same schedule it gives the same counts per layer at every pruning.
+    Weights that torch.nn.utils.prune masked before count as pruned and stay zero; its masks are made permanent.
     every: prune only at each every-th call (n calls then reach k = n/every prunings; the last one is never missed).
     A criterion that asks for rounds (SynFlow: 100) rescores between the densities d^(k/rounds), d the final one, that a
     pruning passes. One that watches the training (movement) reads `weight.grad` in `step()`: don't clear it before.
     Raises what `prune` raises.
     """
 
+    given: dict[str, Tensor]  # masks of torch.nn.utils.prune that the model came with
+
+    @takes_masks(meant)
     def __init__(
         self,
         model: nn.Module,
@@ -150,7 +147,9 @@ class Pruner:
             self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
             own = scopes.own_sparsities(self._sharing, weight_names(model), overrides or {})
         self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
-        self.masks: dict[str, Tensor] = {}
+        # What torch.nn.utils.prune masked before stays so, whatever the criterion says.
+        self.masks = {n: self.given.get(n, torch.ones_like(m.weight, dtype=torch.bool))
+                      for n, m in self._modules.items()} if self.given else {}  # fmt: skip
         self.prunings: list[dict[str, int]] = []
         self._factors: list[tuple[Tensor, Tensor]] | None = None
         self._share, self._calls = 0.0, 0
@@ -231,12 +230,12 @@ class Pruner:
         """By way of the sparsities at density d^(k/rounds), d the final one; no training between."""
         now, n = self.sparsity * self._share, ranking.rounds
         parts = [k / n for k in range(1, n)]
-        between = [part for part in parts if now < _by_density(self.sparsity, part) < target(self.sparsity)]
+        between = [part for part in parts if now < by_density(self.sparsity, part) < target(self.sparsity)]
         masks = self.masks
         before = {n: m.weight.detach().clone() for n, m in self._modules.items()} if between else {}
         try:
             for part in between:
-                self._prune(ranking, partial(_on_the_way, part, target), target, wanted)
+                self._prune(ranking, partial(on_the_way, part, target), target, wanted)
                 apply(self.model, self.masks)
             self._prune(ranking, target, target, wanted)
         except BaseException:
@@ -277,6 +276,7 @@ class Pruner:
             name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
             for name in self._modules
         }
+        masks |= {name: masks[name] & mask for name, mask in self.given.items() if name in masks}
         # Every layer's update is made and checked before the first is written.
         moved = updates.moved(ranking.criterion, layers, masks) if layers else {}
         self._factors, self.masks = None, masks

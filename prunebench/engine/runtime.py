@@ -34,6 +34,7 @@ class Engine:
         self._example = tuple(example.shape)
         self._segments = [m for m in module.modules() if isinstance(m, Segment)]
         self._direct = _only_segment(module)
+        self._one_shape = bool(getattr(module, "one_shape", False))  # what was captured took its sizes for constants
         # input shape -> (output like this, or its shape, program, chunks, threads), where one program does it all
         self._ready: dict[Any, tuple[Any, Any, int, int]] = {}
         self._native_run = native().run
@@ -114,6 +115,11 @@ class Engine:
         if len(want) in (2, 4) and x.shape[1] != want[1]:
             what = "features" if len(want) == 2 else "channels"
             raise UsageError(f"the input has {x.shape[1]} {what}; this engine was compiled for {want[1]}")
+        if self._one_shape and tuple(x.shape[1:]) != want[1:]:
+            raise UsageError(
+                f"the input is {tuple(x.shape)}; this engine was captured for {want[1:]} and any batch size; compile "
+                "again for another"
+            )
 
     @property
     def choices(self) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunebench.errors import UsageError
+from prunebench.outputs import logits
 
 BATCH_NORM = ("running", "batch")
 
@@ -75,8 +76,8 @@ def precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
-    """The loss where none was given: mean cross-entropy."""
-    return F.cross_entropy(out, y)
+    """The loss where none was given: mean cross-entropy of the logits."""
+    return F.cross_entropy(logits(out), y)
 
 
 @contextmanager
