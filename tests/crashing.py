@@ -160,6 +160,7 @@ def prepare() -> None:
     import pytest_benchmark.plugin  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import torch
+    import torch._dynamo  # with the first optimizer
 
     from prunebench import machine, pipeline, profiles, progress  # noqa: F401
     from prunebench.measuring import grid as measuring  # noqa: F401

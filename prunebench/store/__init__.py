@@ -24,7 +24,7 @@ from prunebench.errors import PrunebenchError, UsageError
 from prunebench.store import entries, locks, schemas
 
 SPARE_BYTES = 2**20  # of free disk below which nothing is begun
-_KEY = re.compile(r"[0-9a-f]{32}")
+KEY = re.compile(r"[0-9a-f]{32}")
 
 
 class StoreError(PrunebenchError, OSError):
@@ -56,8 +56,8 @@ class Store:
 
     def keys(self) -> Iterator[str]:
         """The key of every entry, damaged ones included."""
-        for shard in _names(self.root / "artifacts"):
-            yield from (key for key in _names(self.root / "artifacts" / shard) if _KEY.fullmatch(key))
+        for shard in names_in(self.root / "artifacts"):
+            yield from (key for key in names_in(self.root / "artifacts" / shard) if KEY.fullmatch(key))
 
     def get(self, key: str) -> Artifact | None:
         """The entry, or None where it is missing or was damaged (and is now set aside).
@@ -182,7 +182,8 @@ class Store:
             (target / "reason.txt").write_text(reason + "\n")
 
 
-def _names(folder: Path) -> list[str]:
+def names_in(folder: str | os.PathLike[str]) -> list[str]:
+    """What a folder holds, by name; nothing where it is none."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
