@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,10 +113,15 @@ def _told(folder: Path) -> tuple[tuple[Any, ...], bool] | None:
 def _name(spec: Mapping[str, Any]) -> str:
     """The cell's id; of a pruned one's, what its spec says: the rest is its parent's."""
     if "parent" in spec:
-        axes = "-".join(Spec.parse(spec[axis]).slug for axis in _AXES)
+        axes = "-".join(_slug(spec[axis]) for axis in _AXES)
         return f"?-{axes}-s{per_mille(spec['sparsity'])}-?"
     epoch = f"-epoch{spec['epoch']}" if "epoch" in spec else ""
     return Cell(spec["dataset"], spec["model"], seed=int(spec["seed"])).id + epoch
+
+
+@cache
+def _slug(text: str) -> str:
+    return Spec.parse(text).slug
 
 
 def _as_its_parent(name: str, parent: str) -> str:
