@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prunebench import __version__, profiles, settings
-from prunebench.commands import compare, plots, report
+from prunebench.commands import compare, listing, plots, report
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -58,9 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"prunebench {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    listing = commands.add_parser("list", help="names that can be used")
-    listing.add_argument("group", nargs="?", help="criteria, models, …; all without it")
-    listing.set_defaults(run=_list)
+    listing.add_to(commands)
 
     one = commands.add_parser("run", help="one cell: train, prune, check, measure")
     for name, axis in _AXES.items():
@@ -120,20 +118,6 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
     )
-
-
-def _list(options: argparse.Namespace) -> int:
-    from prunebench.models.names import known_models
-    from prunebench.registry import GROUPS, names
-
-    if options.group is not None and options.group not in (*GROUPS, "profiles", "recipes"):
-        raise unknown("group", options.group, [*GROUPS, "profiles", "recipes"])
-    for group in [options.group] if options.group else [*GROUPS, "profiles", "recipes"]:
-        found = {"models": known_models, "profiles": profiles.names, "recipes": profiles.recipe_names}.get(
-            group, lambda g=group: names(g)
-        )()
-        print("\n".join(found) if options.group else f"{group}: {', '.join(found)}")
-    return 0
 
 
 def _lab(options: argparse.Namespace, progress: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from prunebench.attention import unfused
 from prunebench.backends.fixed_batch import FixedBatchExecutor, refused
+from prunebench.backends.needs import missing
 from prunebench.registry import backend
 
 OPSET = 17
@@ -38,8 +38,7 @@ class OnnxRuntimeExecutor(FixedBatchExecutor):
 
     @staticmethod
     def unavailable() -> str | None:
-        missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-        return f"{' and '.join(missing)} not installed; pip install 'prunebench[onnxruntime]'" if missing else None
+        return missing("onnxruntime")
 
 
 def _exported(model: nn.Module, example: Tensor) -> bytes:
