@@ -1,4 +1,4 @@
-"""Conv and linear layers as products of one matrix with the whole batch, whatever library multiplies (im2col for convs).
+"""Conv and linear layers as one matrix product over the whole batch, whatever library multiplies (im2col for convs).
 
 A library's matrix has `product(dense)`, float32 (columns, n) -> (rows, n), `nonzeros` and `nbytes`.
 """
