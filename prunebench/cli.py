@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prunebench import __version__, profiles, settings
-from prunebench.commands import compare, listing, plots, report
+from prunebench.commands import compare, export, listing, plots, report
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
 
     plots.add_to(commands)
     compare.add_to(commands)
+    export.add_to(commands)
     report.add_to(commands)
     commands.add_parser("doctor", help="this machine: cores, threads, SIMD path, what is missing").set_defaults(
         run=_doctor

@@ -45,7 +45,7 @@ FLOORS = [
         "backends",
         "compaction",
     },
-    {"pruner", "training", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "training", "regrow", "timing", "reference", "roofs", "export"},
     {
         "store",
         "pipeline",
