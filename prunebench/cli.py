@@ -9,7 +9,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from prunebench import __version__, settings
-from prunebench.commands import claims, compare, completion, doctor, inspect, pack, plots, report, run, store, sweep
+from prunebench.commands import (
+    claims,
+    compare,
+    completion,
+    doctor,
+    export,
+    inspect,
+    pack,
+    plots,
+    report,
+    run,
+    store,
+    sweep,
+)
 from prunebench.commands import compile as compiling
 from prunebench.commands import list as listing
 from prunebench.commands import tables as tabling
@@ -20,7 +33,7 @@ from prunebench.untrusted import plain_line
 
 # In the order of --help.
 COMMANDS = (
-    listing, run, sweep, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect, doctor,
+    listing, run, sweep, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect, export, doctor,
     completion,
 )  # fmt: skip
 

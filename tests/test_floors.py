@@ -51,7 +51,7 @@ FLOORS = [
         "compaction",
         "sources",
     },
-    {"pruner", "training", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "training", "regrow", "timing", "reference", "roofs", "export"},
     {
         "store",
         "pipeline",
