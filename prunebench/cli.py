@@ -33,8 +33,8 @@ from prunebench.untrusted import plain_line
 
 # In the order of --help.
 COMMANDS = (
-    listing, run, sweep, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect, export, doctor,
-    completion,
+    listing, run, sweep, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect, export,
+    doctor, completion,
 )  # fmt: skip
 
 

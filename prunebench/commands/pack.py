@@ -140,7 +140,7 @@ def _network(
 
         model = pruned_copy(random_network(options.model), check_sparsity(options.sparsity))
         return model, network_input(options.model, BATCH if input_of(options.model)[0][1] < 100 else 2), None
-    shape, classes = input_of(options.model) if data is None else (tuple(data.test.images.shape[1:]), data.classes)
+    shape, classes = input_of(options.model) if data is None else (data.input_shape, data.classes)
     model = models.build(options.model, shape, classes).eval().requires_grad_(False)
     try:
         model.load_state_dict(state)
@@ -165,7 +165,7 @@ def _compare(options: argparse.Namespace) -> int:
     state = read_state(options.files[0]) if options.files else None
     model, x, data = _network(options, state)
     with machine.threads(1):
-        rows = ways(model.state_dict() if state is None else state, model, x, data, options.timing_seconds)
+        rows = ways(state or model.state_dict(), model, x, data, options.timing_seconds)
     if options.json:
         emit(options, ways=rows)
     else:

@@ -6,6 +6,7 @@ indptr (rows + 1,) int32, int64 from 2³¹ values on; indices in the narrowest o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,5 +64,6 @@ def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[
         yield places
 
 
-def _narrowest(columns: int) -> type[np.generic]:
-    return next(t for t, limit in zip((np.uint8, np.uint16, np.int32), _LIMITS, strict=True) if columns <= limit)
+def _narrowest(columns: int) -> np.dtype[Any]:
+    found = zip((np.uint8, np.uint16, np.int32), _LIMITS, strict=True)
+    return next(np.dtype(t) for t, limit in found if columns <= limit)

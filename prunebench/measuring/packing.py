@@ -77,7 +77,7 @@ def zstd(content: bytes) -> bytes | None:
 
 
 def _row(name: str, values: str | None, content: bytes | int) -> dict[str, Any]:
-    squeezed = {"gzip_bytes": None, "zstd_bytes": None}
+    squeezed: dict[str, int | None] = {"gzip_bytes": None, "zstd_bytes": None}
     if isinstance(content, bytes):
         packed = zstd(content)
         squeezed = {
@@ -97,7 +97,10 @@ def _narrower(state: Mapping[str, Tensor]) -> list[str]:
 
 def _write(state: dict[str, Tensor], folder: Path) -> dict[tuple[str, str | None], Path]:
     """Every file that a network can be loaded from, by (name, values)."""
-    files = {("torch.save", None): folder / "state.pt", (BASELINE, None): folder / "state.safetensors"}
+    files: dict[tuple[str, str | None], Path] = {
+        ("torch.save", None): folder / "state.pt",
+        (BASELINE, None): folder / "state.safetensors",
+    }
     torch.save(state, files["torch.save", None])
     safetensors.torch.save_file(state, files[BASELINE, None], {"format": "pt"})
     for format in formats.FORMATS:
@@ -196,5 +199,6 @@ def _scipy(state: Mapping[str, Tensor], packed: bool) -> bytes:
         else:
             rest[name] = tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
     one = io.BytesIO()
-    (np.savez_compressed if packed else np.savez)(one, **rest)
+    save: Any = np.savez_compressed if packed else np.savez  # its stubs take every keyword for an option
+    save(one, **rest)
     return file.getvalue() + one.getvalue()
