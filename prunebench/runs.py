@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Sequence
@@ -76,11 +77,16 @@ def _names(path: Path) -> tuple[str, ...]:
 
 def read_run(path: Path) -> Run:
     """One file as a run; UsageError names a file that can't be read. Benchmarks without facts are left out."""
+    collecting = gc.isenabled()
+    gc.disable()  # it would look for rings among a million new values, again and again; JSON makes none
     try:
         text = path.read_text()
         return _from_journal(path, text) if path.name.endswith(SUFFIX) else _from_json(path, json.loads(text))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{path} is not a saved run ({error}); remove it or name the runs to use") from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _from_json(path: Path, content: dict[str, Any]) -> Run:
