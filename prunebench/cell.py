@@ -58,8 +58,8 @@ class Cell:
     @property
     def id(self) -> str:
         """Readable and unique within a grid: `lenet5-mnist-l1-weight-global-agp-s900-seed0`."""
-        parts = (self.model, self.dataset, self.criterion, self.granularity, self.scope, self.schedule)
-        return "-".join([*(Spec.parse(p).slug for p in parts), f"s{per_mille(self.sparsity)}", f"seed{self.seed}"])
+        words = _slugs(self.model, self.dataset, self.criterion, self.granularity, self.scope, self.schedule)
+        return f"{words}-s{per_mille(self.sparsity)}-seed{self.seed}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -93,7 +93,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        return f"{self.cell.id}-{Spec.parse(self.backend).slug}-b{self.batch_size}"
+        return f"{self.cell.id}-{_slugs(self.backend)}-b{self.batch_size}"
 
     @property
     def group(self) -> str:
@@ -119,6 +119,12 @@ class Case:
         }
 
 
+@lru_cache(maxsize=65536)  # a grid repeats few names in a hundred thousand ids
+def _slugs(*names: str) -> str:
+    return "-".join(Spec.parse(name).slug for name in names)
+
+
+@lru_cache(maxsize=65536)
 def per_mille(sparsity: float) -> str:
     """`900` for 0.9, `000` for 0, `916_7` for 0.9167: digits that `-k` can take."""
     value = Decimal(repr(float(sparsity))) * 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import textwrap
 from collections.abc import Sequence
@@ -79,12 +80,17 @@ def run_names(path: Path) -> tuple[str, ...]:
 
 def read_run(path: Path) -> Run:
     """One file as a run; UsageError names a file that can't be read. Benchmarks without facts are left out."""
+    collecting = gc.isenabled()
+    gc.disable()  # it would look for rings among a million new values, again and again; JSON makes none
     try:
         text = read_text(path)
         return _from_journal(path, text) if path.name.endswith(SUFFIX) else _from_json(path, parse_json(text))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         said = textwrap.shorten(plain_line(error), 500)
         raise UsageError(f"{path} is not a saved run ({said}); remove it or name the runs to use") from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _from_json(path: Path, content: dict[str, Any]) -> Run:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from prunebench.cell import Cell, per_mille
-from prunebench.claims.registered import Claim, Scope
+from prunebench.claims.registered import OF_CELL, Claim, Scope
 from prunebench.facts import case_of, repetition_of
 from prunebench.runs import Run
 from prunebench.spec import Spec
@@ -102,8 +103,21 @@ class Evidence:
 
     def of(self, claim: Claim) -> list[Sample]:
         """Those that a claim is about."""
-        found = self.grid if claim.source == "grid" else self.answers
-        return [s for s in found if s.facts.get("question", "grid") == claim.source and fitting(s, claim.scope)]
+        if claim.source != "grid":
+            return [s for s in self.answers if s.facts["question"] == claim.source and fitting(s, claim.scope)]
+        alike = (own for own in self._by_method.values() if claim.scope.has_cell(own[0][1].facts["cell"]))
+        found = [(n, s) for own in alike for n, s in own if claim.scope.has_case(s.facts)]
+        return [s for _, s in sorted(found, key=itemgetter(0))]
+
+    @cached_property
+    def _by_method(self) -> dict[Hashable, list[tuple[int, Sample]]]:
+        """The grid's samples with their places, by all that a scope asks of a cell."""
+        found: dict[Hashable, list[tuple[int, Sample]]] = {}
+        for n, one in enumerate(self.grid):
+            cell = one.facts["cell"]
+            key = (*(cell[name] for name in OF_CELL), (cell["recipe"] or {}).get("name"), cell["sparsity"])
+            found.setdefault(key, []).append((n, one))
+        return found
 
     @cached_property
     def _by_case(self) -> dict[Hashable, list[Sample]]:
@@ -157,7 +171,7 @@ def gather(runs: Sequence[Run]) -> Evidence:
 
 
 def fitting(sample: Sample, scope: Scope) -> bool:
-    return scope.has_cell(sample.facts["cell"]) and scope.has_case(sample.facts)
+    return scope.has_case(sample.facts) and scope.has_cell(sample.facts["cell"])
 
 
 def checkpoints(samples: Iterable[Sample], backends: Sequence[str] = ()) -> dict[Cell, dict[int, Sample]]:

@@ -50,9 +50,12 @@ def interval(mean: float, deviation: float, n: int) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell: the mean accuracy with its interval, n of how many cases, and what became of the others."""
-    groups = Groups(rows, CELL)
+def over_seeds(rows: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """One row per cell: the mean accuracy with its interval, n of how many cases, and what became of the others.
+
+    also: columns that part a cell's rows further.
+    """
+    groups = Groups(rows, [*CELL, *also])
     ok = (rows["status"] == "ok").to_numpy()
     n, mean, deviation = groups.sizes(ok), groups.means(rows["accuracy"], ok), groups.deviations(rows["accuracy"], ok)
     ends = [interval(*one) for one in zip(mean.tolist(), deviation.tolist(), n.tolist(), strict=True)]

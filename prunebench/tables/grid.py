@@ -78,16 +78,27 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """{column: a value per case}; facts that an older run didn't know are null."""
     facts = [one for run in runs for one in run.facts]
     cells = [one["cell"] for one in facts]
-    names = dict.fromkeys([*FIELDS, *(k for one in facts for k in one if k not in ("cell", "schema"))])
+    names = dict.fromkeys([*FIELDS, *(k for keys in dict.fromkeys(map(tuple, facts)) for k in keys)])
+    recipes: dict[Any, str] = {}
     return {
-        **{name: [one.get(name) for one in facts] for name in names},
+        **{name: [one.get(name) for one in facts] for name in names if name not in ("cell", "schema")},
         **{name: [cell[name] for cell in cells] for name in (*_CELL, "seed") if name != "recipe"},
         "recipe": [cell["recipe"]["name"] for cell in cells],
-        "identity": [json.dumps(cell, sort_keys=True) for cell in cells],
+        "identity": [_identity(cell, recipes) for cell in cells],
         "machine": [run.machine.get("id", "unknown") for run in runs for _ in run.facts],
         "run": [run.name for run in runs for _ in run.facts],
         "datetime": [run.datetime for run in runs for _ in run.facts],
     }
+
+
+def _identity(cell: Mapping[str, Any], recipes: dict[Any, str]) -> str:
+    """A cell as JSON; `recipes` remembers the longest part of it."""
+    own = cell["recipe"]
+    key = (*own, *map(repr, own.values()))  # as values 1, 1.0 and true would be equal
+    if key not in recipes:
+        recipes[key] = json.dumps(own, sort_keys=True)
+    rest = {name: value for name, value in cell.items() if name != "recipe"}
+    return json.dumps(rest, sort_keys=True)[:-1] + f', "recipe": {recipes[key]}}}'
 
 
 def detail(table: pd.DataFrame) -> pd.DataFrame:
