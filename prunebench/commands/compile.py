@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from prunebench.commands.options import command
@@ -32,7 +33,7 @@ def add_to(commands: Any) -> None:
     own.add_argument("--batch-size", metavar="N", help="default 1, or what --input says")
     own.add_argument("--sparsities", metavar="LIST", default="0.8,0.9,0.95", help="default 0.8,0.9,0.95")
     own.add_argument("--criterion", default="l1", help="default l1; one that needs no data")
-    own.add_argument("--scope", default="global", help="default global")
+    own.add_argument("--scope", help="default global; layerwise where the weights are random, whose sizes say nothing")
     own.add_argument("--threads", default="1", help="default 1")
     own.add_argument("--seconds", default="5", help="of timing; default 5")
     own.add_argument("--peers", action="store_true", help="torch.compile, ONNX Runtime and OpenVINO as well")
@@ -55,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
         steps.begins(f"loading {options.source}")
         source = sources.load(options.source, options.model)
         x = torch.randn(shape or _default(source, batch or 1), generator=torch.Generator().manual_seed(0))
+        if options.scope is None and not source.trained:
+            wanted = replace(wanted, scope="layerwise")
         report = measure(source.model, x, wanted, steps.begins)
     here = machine.describe(build_info())
     if options.json:
@@ -87,7 +90,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
     return Wanted(
         tuple(check_sparsity(text) for text in listed),
         check("criteria", options.criterion),
-        check("scopes", options.scope),
+        check("scopes", options.scope or "global"),
         min(_whole("--threads", options.threads), machine.cores()),
         seconds,
         options.peers,

@@ -172,6 +172,7 @@ def _networks(model: nn.Module, wanted: Wanted, own: float, notes: list[str]) ->
     from prunebench.pruner import prune
 
     found = [(own, model)]
+    warned: dict[str, list[str]] = {}
     for sparsity in sorted(set(wanted.sparsities)):
         if sparsity <= own:
             if sparsity:
@@ -181,8 +182,10 @@ def _networks(model: nn.Module, wanted: Wanted, own: float, notes: list[str]) ->
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             prune(twin, sparsity, wanted.criterion, wanted.scope)
-        notes.extend(dict.fromkeys(f"at {100 * sparsity:g} %: {w.message}" for w in said))
+        for text in dict.fromkeys(str(w.message) for w in said):
+            warned.setdefault(text, []).append(f"{100 * sparsity:g}")
         found.append((sparsity_of(masks_of(twin)), twin))
+    notes.extend(f"at {', '.join(at)} %: {text}" for text, at in warned.items())
     return found
 
 

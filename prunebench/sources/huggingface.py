@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ def build(kind: str, folder: str) -> Source:
     if not trained and any(path.glob("*.bin")):
         raise UsageError(f"hf:{folder} holds pickled weights only; save it with save_pretrained(…) as safetensors")
     classifiers: Any = transformers.AutoModelForImageClassification
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
     try:
         if trained:
             model = classifiers.from_pretrained(path, local_files_only=True, use_safetensors=True)

@@ -27,6 +27,7 @@ def own_text(report: Report, name: str, machine: str, trained: bool = True) -> s
     lines = [
         head + ("" if trained else "; random weights, which run like any others"),
         f"input {size}, {report.threads} thread{'s' if report.threads > 1 else ''}, {machine}"
+        f"; pruned at once by {report.criterion}, {report.scope}"
         + (f"; {100 * zeros:.1f} % of its weights are zero already" if zeros >= 0.005 else ""),
         "",
         render(own_table(report), "github").rstrip(),
@@ -58,7 +59,8 @@ def own_table(report: Report) -> pd.DataFrame:
 
 def breakeven_text(report: Report) -> str:
     """From which sparsity on the engine beats the fastest dense way; linear in time between those timed."""
-    points = [(w.sparsity, w.speedup) for w in report.sparse if w.speedup is not None and w.verdict != "unstable"]
+    timed = [w for w in report.sparse if w.verdict != "unstable"]
+    points = [(round(w.sparsity, 3), w.speedup) for w in timed if w.speedup is not None]
     if not points:
         return "not known: nothing could be timed reliably; keep the machine idle and try again"
     return breakeven(points, in_time=True).replace("–", "not known")

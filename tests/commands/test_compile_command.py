@@ -67,6 +67,22 @@ def test_its_json_is_complete_and_plain(folder, capsys, one_thread):
     assert all({"seconds", "speedup_low", "verdict", "left_to_torch", "resident_bytes"} <= w.keys() for w in sparse)
 
 
+@pytest.mark.parametrize(("given", "used"), [([], "layerwise"), (["--scope", "global"], "global")])
+def test_random_weights_are_pruned_layer_by_layer(given, used, monkeypatch, capsys):
+    from prunebench.measuring import own
+
+    seen = []
+
+    def measured(model, x, wanted, begins):
+        seen.append((wanted.scope, tuple(x.shape)))
+        return own.Report(9, 9, 9, 9, list(x.shape), 1, "l1", wanted.scope, None, [], [])
+
+    monkeypatch.setattr(own, "measure", measured)
+    assert main(["compile", "torchvision:squeezenet1_1", "--batch-size", "2", *given]) == 0
+    assert seen == [(used, (2, 3, 224, 224))]
+    assert "random weights" in capsys.readouterr().out
+
+
 @needs_engine
 def test_a_checkpoint_that_is_sparse_is_measured_as_it_is(folder, capsys, one_thread):
     from prunebench import sources

@@ -209,8 +209,10 @@ def test_hugging_face_from_a_folder(tmp_path, saved):
 
 @pytest.mark.skipif(importlib.util.find_spec("onnx2torch") is None, reason="needs onnx2torch")
 def test_an_onnx_file_keeps_its_zeros(tmp_path):
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 5)).eval()
-    pb.prune(model, 0.9)
+    # Two norms whose folded biases are equal: torch writes them once, with an Identity for the second name.
+    convs = [nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8)]
+    model = nn.Sequential(*convs, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(72, 5)).eval()
+    pb.prune(model, 0.9, scope="layerwise")
     x = torch.randn(1, 3, 8, 8)
     torch.onnx.export(model, (x,), str(tmp_path / "net.onnx"), dynamo=False)
     source = sources.load(str(tmp_path / "net.onnx"))
