@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prunebench import __version__, profiles, settings
-from prunebench.commands import compare, plots, report
+from prunebench.commands import compare, plots, report, sweep
+from prunebench.commands.grids import add_lengths, add_places, lab_of, plan_of, stderr
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
 # Option of `run` and `sweep` -> the grid's list; `run` takes one value of each.
@@ -65,19 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("run", help="one cell: train, prune, check, measure")
     for name, axis in _AXES.items():
         one.add_argument(f"--{name}", dest=axis, metavar="VALUE", help=f"default {_RUN_DEFAULTS[axis][0]}")
-    _common(one)
+    add_lengths(one)
+    add_places(one)
     one.add_argument("--threads", default="1", help="threads while measuring; default 1")
     one.add_argument("--timing-seconds", type=float, default=1.0, help="budget of the speed-up measurement")
     one.set_defaults(run=_run)
 
-    sweep = commands.add_parser("sweep", help="fill the store with a grid's checkpoints, without timing")
-    sweep.add_argument("--profile", help=f"one of {', '.join(profiles.names())}")
-    for axis in profiles.LISTS:
-        if axis not in ("backends", "batch_sizes"):
-            sweep.add_argument(f"--{axis.replace('_', '-')}", metavar="LIST", help="comma-separated")
-    _common(sweep)
-    sweep.add_argument("--executor", default="local", help="local")
-    sweep.set_defaults(run=_sweep)
+    sweep.add_to(commands)
 
     tables = commands.add_parser(
         "tables", help="write tables, claims and plots from saved runs and print the main table"
@@ -104,24 +99,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--epochs", help="epochs of dense training, instead of the recipe's")
-    parser.add_argument("--fine-tune-epochs", dest="fine_tune_epochs", help="epochs of fine-tuning")
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME[:KEY=VALUE…]",
-        help=f"one of {', '.join(profiles.recipe_names())}, or default; for example default:rewind=weights",
-    )
-    parser.add_argument("--controls", action="store_true", default=None, help=settings.CONTROLS_HELP)
-    parser.add_argument("--device", metavar="NAME", help=settings.DEVICE_HELP)
-    parser.add_argument("--logs", metavar="DIR", help=settings.LOGS_HELP)
-    parser.add_argument("--tensorboard", action="store_true", help="TensorBoard's events beside the CSV under --logs")
-    parser.add_argument("--data", metavar="DIR", help="folder of datasets; default PRUNEBENCH_DATA or .prunebench/data")
-    parser.add_argument(
-        "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
-    )
-
-
 def _list(options: argparse.Namespace) -> int:
     from prunebench.models.names import known_models
     from prunebench.registry import GROUPS, names
@@ -134,25 +111,6 @@ def _list(options: argparse.Namespace) -> int:
         )()
         print("\n".join(found) if options.group else f"{group}: {', '.join(found)}")
     return 0
-
-
-def _lab(options: argparse.Namespace, progress: Any) -> Any:
-    from prunebench.pipeline import Lab
-    from prunebench.store import Store
-
-    root = settings.project_root()
-    return Lab(
-        Store(settings.store(options.store, root)),
-        settings.data(options.data, root),
-        progress.tell,
-        progress.said,
-        **settings.training(options.device, options.logs, options.tensorboard),
-    )
-
-
-def _plan(options: argparse.Namespace, axes: dict[str, Any], profile: str | None) -> profiles.Plan:
-    lengths = {name: getattr(options, name) for name in ("epochs", "fine_tune_epochs", "recipe", "controls")}
-    return profiles.plan(profile, {**axes, **lengths})
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -169,14 +127,14 @@ def _run(options: argparse.Namespace) -> int:
     if not 0.0 <= options.timing_seconds < float("inf"):
         raise UsageError(f"--timing-seconds {options.timing_seconds} can't be used; give seconds of at least 0")
     threads = min(profiles.whole_number("--threads", options.threads, 1), machine.cores())
-    plan = _plan(options, axes, None)
+    plan = plan_of(options, axes, None)
     unpruned, *asked = plan.cases()
     asked = asked or [unpruned]
     reason = backends.unavailable(asked[0].backend)
     if reason is not None:
         raise BackendUnavailable(f"backend {asked[0].backend!r} is off: {reason}")
-    progress = Bar(_stderr, options.timing_seconds)
-    lab = _lab(options, progress)
+    progress = Bar(stderr, options.timing_seconds)
+    lab = lab_of(options, progress)
     progress.announce(asked, lab)
     bench = Bench(lab, threads, options.timing_seconds)
     measured = []
@@ -184,10 +142,6 @@ def _run(options: argparse.Namespace) -> int:
         measured.append(bench.measure(case).facts)
         print(_summary(case.id, measured[-1]))
     return 0 if all(facts["status"] == "ok" for facts in measured) else 1
-
-
-def _stderr(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _summary(name: str, f: dict[str, Any]) -> str:
@@ -204,22 +158,6 @@ def _summary(name: str, f: dict[str, Any]) -> str:
         f"{f['verdict']}",
         f"  checked      relative error {f['relative_error']:.1e} against float64",
     ])  # fmt: skip
-
-
-def _sweep(options: argparse.Namespace) -> int:
-    from prunebench import executors
-    from prunebench.progress import Progress
-
-    axes = {axis: getattr(options, axis) for axis in profiles.LISTS if axis not in ("backends", "batch_sizes")}
-    plan = _plan(options, {k: v for k, v in axes.items() if v is not None}, options.profile)
-    run = executors.get(options.executor)
-    progress = Progress(_stderr, 0.0)
-    lab = _lab(options, progress)
-    lab.failed = lambda cell, error: _stderr(f"prunebench: {cell.id} failed: {error}")
-    progress.announce_cells(plan.cells, lab)
-    failed = run(plan.cells, lab)
-    print(f"{len(plan.cells)} cells: {lab.trained} trained, {lab.reused} from the store, {failed} failed or diverged")
-    return 1 if failed else 0
 
 
 def _tables(options: argparse.Namespace) -> int:
@@ -244,7 +182,7 @@ def _tables(options: argparse.Namespace) -> int:
     try:
         readme.refresh(results.parent / "README.md", everything)
     except UsageError as error:
-        _stderr(f"prunebench: README.md is left as it was: {error}")
+        stderr(f"prunebench: README.md is left as it was: {error}")
     return 0
 
 
@@ -281,7 +219,7 @@ def _doctor(options: argparse.Namespace) -> int:
         reason = backends.unavailable(name)
         print(f"backend    {name}: {'off: ' + reason if reason else 'ready'}")
     root = settings.project_root()
-    print(f"store      {settings.store(None, root)}")
+    print(f"store      {settings.store_place(None, root)}")
     print(f"data       {settings.data(None, root)}")
     return 0
 

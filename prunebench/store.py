@@ -50,17 +50,25 @@ class Store:
     def __contains__(self, key: str) -> bool:
         return (self.path(key) / "meta.json").is_file()
 
+    @property
+    def place(self) -> str:
+        """Where it is, in words for a message."""
+        return str(self.root)
+
+    def peek(self, key: str) -> Mapping[str, Any] | None:
+        """An entry's metadata, its weights unread; None where it is missing or damaged. Changes nothing."""
+        try:
+            return read_record((self.path(key) / "meta.json").read_bytes())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
     def get(self, key: str) -> Artifact | None:
         """The entry, or None where it is missing or was damaged (and is now set aside)."""
         folder = self.path(key)
         if not folder.exists():
             return None
         try:
-            meta = json.loads((folder / "meta.json").read_text())
-            if meta.get("schema") != SCHEMA:
-                raise UsageError(f"schema {meta.get('schema')}, this version reads {SCHEMA}")
-            if meta.pop("record") != _record(meta):
-                raise UsageError("the record's digest differs")
+            meta = read_record((folder / "meta.json").read_bytes())
             state = None
             if meta["digest"] is not None:
                 content = (folder / "weights.safetensors").read_bytes()
@@ -132,6 +140,16 @@ class Store:
             raise StoreError(
                 f"the entry {folder} is damaged ({reason}) and can't be set aside: {error.strerror}; remove it by hand"
             ) from error
+
+
+def read_record(content: bytes) -> dict[str, Any]:
+    """What a meta.json holds; ValueError, TypeError, KeyError or AttributeError where it isn't one, and whole."""
+    meta: dict[str, Any] = json.loads(content)
+    if meta.get("schema") != SCHEMA:
+        raise UsageError(f"schema {meta.get('schema')}, this version reads {SCHEMA}")
+    if meta.pop("record") != _record(meta):
+        raise UsageError("the record's digest differs")
+    return meta
 
 
 def _record(meta: Mapping[str, Any]) -> str:

@@ -48,6 +48,7 @@ FLOORS = [
     {"pruner", "training", "regrow", "timing", "reference", "roofs"},
     {
         "store",
+        "remote_store",
         "pipeline",
         "executors",
         "profiles",
