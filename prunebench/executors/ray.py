@@ -19,7 +19,11 @@ MINIMUM = (2, 52)
 
 def check_installed() -> None:
     """UsageError where Ray can't be imported; imports nothing."""
-    if importlib.util.find_spec("ray") is None:
+    try:
+        found = importlib.util.find_spec("ray")
+    except ValueError:  # blocked: None in sys.modules
+        found = None
+    if found is None:
         raise UsageError("--executor ray: Ray is not installed; pip install 'prunebench[ray]', or use --jobs N")
 
 
