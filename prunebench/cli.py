@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from prunebench import __version__, profiles, settings
-from prunebench.commands import compare, plots, report, sweep
+from prunebench.commands import compare, estimate, plots, report, sweep
 from prunebench.commands.grids import add_lengths, add_places, lab_of, plan_of, stderr
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, unknown
 
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     one.set_defaults(run=_run)
 
     sweep.add_to(commands)
+    estimate.add_to(commands)
 
     tables = commands.add_parser(
         "tables", help="write tables, claims and plots from saved runs and print the main table"

@@ -47,7 +47,7 @@ class Progress:
         for cell in missing:
             kind = (cell.dataset, cell.model, cell.recipe)
             if kind not in steps:
-                steps[kind] = _step_seconds(cell, lab) if timed else 1.0
+                steps[kind] = step_seconds(cell, lab) if timed else 1.0
             epochs = pipeline.epochs_of(cell)
             per_epoch = math.ceil(len(lab.data(cell.dataset).train) / cell.recipe.batch_size)
             self._costs[cell] = steps[kind] * epochs * per_epoch
@@ -174,7 +174,7 @@ class Bar(Progress):
         super().said(cell, made)
 
 
-def _step_seconds(cell: Cell, lab: Lab) -> float:
+def step_seconds(cell: Cell, lab: Lab) -> float:
     """Seconds of one training step, measured on a throw-away model."""
     import torch
     import torch.nn.functional as F

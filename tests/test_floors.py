@@ -49,6 +49,7 @@ FLOORS = [
     {
         "store",
         "remote_store",
+        "scale",
         "pipeline",
         "executors",
         "profiles",

@@ -18,7 +18,7 @@ MADE = SimpleNamespace(meta={"status": "ok", "validation_accuracy": 0.5, "traini
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(progress, "_step_seconds", lambda cell, lab: 0.01)
+    monkeypatch.setattr(progress, "step_seconds", lambda cell, lab: 0.01)
     monkeypatch.setattr(progress.pipeline, "to_make", lambda cells, lab: [PRUNED.control, *CELLS])
     return lines
 

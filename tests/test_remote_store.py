@@ -1,4 +1,4 @@
-"""A store at a URL: published there, fetched and checked from there, first writer wins, and plain words when it fails."""
+"""A store at a URL: published there, fetched and checked, the first writer wins, and plain words when it fails."""
 
 from __future__ import annotations
 

@@ -39,12 +39,15 @@ class Tally:
     failed: dict[Cell, str] = field(default_factory=dict)
 
 
-def tasks_of(cells: Iterable[Cell], lab: Lab) -> dict[str, Task]:
-    """A task per artifact that the cells need, those they start from included and before them."""
+def tasks_of(cells: Iterable[Cell], content_of: Callable[[Cell], str | None]) -> dict[str, Task]:
+    """A task per artifact that the cells need, those they start from included and before them.
+
+    content_of: the hash of a cell's data, part of every key.
+    """
     tasks: dict[str, Task] = {}
 
     def add(cell: Cell) -> str:
-        content = lab.content(cell)
+        content = content_of(cell)
         key = pipeline.key_of(cell, content)
         if key not in tasks:
             needs = [add(parent) for parent in pipeline.parents(cell)]
@@ -72,7 +75,7 @@ def sweep(
     many tasks are under way. lab.said and lab.failed hear of every end. Raises SweepStopped where no cell could be
     made; what was finished is stored, so the same call goes on from there.
     """
-    tasks = tasks_of(cells, lab)
+    tasks = tasks_of(cells, lab.content)
     run = _Run(tasks, lab, executor, retries)
     for task in tasks.values():
         stored = lab.store.peek(task.key)

@@ -105,10 +105,12 @@ def test_a_twin_waits_for_the_cell_it_copies(lab):
 def test_early_weights_are_one_task_for_all_that_rewind_to_them(lab):
     rewinding = replace(RECIPE, epochs=4, rewind="weights", rewind_epoch=2)
     cells = [cell(s, recipe=rewinding) for s in (0.3, 0.5)]
-    tasks = tasks_of(cells, lab)
+    tasks = tasks_of(cells, lab.content)
     [early] = [task for task in tasks.values() if task.early]
     assert all(early.key in tasks[key(c)].needs and key(c.control) in tasks[key(c)].needs for c in cells)
-    assert not [t for t in tasks_of([cell(0.3, recipe=replace(rewinding, rewind_epoch=0))], lab).values() if t.early]
+    assert not [
+        t for t in tasks_of([cell(0.3, recipe=replace(rewinding, rewind_epoch=0))], lab.content).values() if t.early
+    ]
     script = Script(lab.store)
     sweep(cells, lab, script)
     assert len(script.started) == 4
@@ -204,7 +206,7 @@ def test_keys_of_a_large_grid_take_seconds(lab):
     import time
 
     start = time.process_time()
-    tasks = tasks_of([cell(s / 2000, c, n) for s in range(1, 500) for c in ("l1", "l2") for n in range(5)], lab)
+    tasks = tasks_of([cell(s / 2000, c, n) for s in range(1, 500) for c in ("l1", "l2") for n in range(5)], lab.content)
     assert len(tasks) == 4995
     assert time.process_time() - start < 10
 

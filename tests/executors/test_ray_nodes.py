@@ -35,20 +35,22 @@ def test_a_node_that_dies_in_the_middle_costs_only_its_tasks(cluster, tmp_path, 
     from prunebench.executors.ray import RayExecutor
 
     (sabotaged / "go").unlink(missing_ok=True)
-    slow = [cell(s, "sabotage:how=waits:tag=node", seed=7) for s in (0.3, 0.5)]
-    cells = [cell(0.5, "l1", seed=7), *slow, cell(0.6, "l2", seed=7)]
-    node = cluster.add_node(num_cpus=2, resources={"doomed": 1})
+    slow = [cell(s, "sabotage:how=waits:tag=node", seed=7) for s in (0.3, 0.5, 0.7)]
+    cells = [*slow, cell(0.5, "l1", seed=7), cell(0.6, "l2", seed=7)]
+    node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
+
+    def waiting() -> int:
+        return len({name.split("-")[1] for name in calls(sabotaged, "waits", "node")})
 
     def kill() -> None:
         end = time.monotonic() + 240
-        while len({name.split("-")[1] for name in calls(sabotaged, "waits", "node")}) < 2 and time.monotonic() < end:
+        while waiting() < 3 and time.monotonic() < end:
             time.sleep(0.1)
         cluster.remove_node(node, allow_graceful=False)
         (sabotaged / "go").touch()
 
     lab, said = lab_at(tmp_path)
-    # CPUs of which only the doomed node has enough, so that both are there when it goes; then the others do.
     executor = RayExecutor(place_at(tmp_path), cluster.address)
     killer = threading.Thread(target=kill)
     killer.start()
@@ -58,7 +60,8 @@ def test_a_node_that_dies_in_the_middle_costs_only_its_tasks(cluster, tmp_path, 
         executor.close()
         killer.join()
     assert tally.failed == {}
-    assert Counter(said) == Counter([CONTROL.__class__(**{**vars(CONTROL), "seed": 7}), *cells])
+    assert Counter(said) == Counter([cells[0].control, *cells])
+    assert waiting() == 4, "three nodes had a waiting cell each; the dead one's went to another worker"
 
 
 def test_a_node_without_the_gpu_that_it_claims_ends_the_sweep_with_its_words(cluster, tmp_path):
