@@ -108,9 +108,8 @@ def test_early_weights_are_one_task_for_all_that_rewind_to_them(lab):
     tasks = tasks_of(cells, lab.content)
     [early] = [task for task in tasks.values() if task.early]
     assert all(early.key in tasks[key(c)].needs and key(c.control) in tasks[key(c)].needs for c in cells)
-    assert not [
-        t for t in tasks_of([cell(0.3, recipe=replace(rewinding, rewind_epoch=0))], lab.content).values() if t.early
-    ]
+    from_start = cell(0.3, recipe=replace(rewinding, rewind_epoch=0))
+    assert not [task for task in tasks_of([from_start], lab.content).values() if task.early]
     script = Script(lab.store)
     sweep(cells, lab, script)
     assert len(script.started) == 4
