@@ -147,7 +147,7 @@ def test_the_command_needs_no_data_and_says_what_it_would_take(capsys, tmp_path)
     assert main(["estimate", *IMAGENET, *grid, *fleet, *store, "--epochs", "8", "--fine-tune-epochs", "4"]) == 0
     said = dict(re.split(r" {2,}|(?<=stored) +", line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert said["to train"] == "18 checkpoints: 2 dense, 16 made from them"
-    hours = (2 * 8 + 16 * 4) * 10010 * 0.1 / 3600 + 18 * 10 / 3600
+    hours = (2 * 8 + 16 * 4) * 9009 * 0.1 / 3600 + 18 * 10 / 3600
     assert said["work"] == f"{hours:,.1f} worker-hours"
     assert said["memory"] == "15.7 GB of images per worker"
     assert said["price"] == f"{2 * hours:,.2f}"

@@ -33,7 +33,7 @@ def add_to(commands: Any) -> None:
     estimate.add_argument(
         "--images",
         metavar="NxCxHxW:K",
-        help="training images, channels, height, width, classes of a dataset that isn't here: 1281167x3x64x64:1000",
+        help="images, channels, height, width and classes of a dataset that isn't here: 1281167x3x64x64:1000",
     )
     estimate.add_argument(
         "--interruptions", default="0", metavar="N", help="of a worker per hour: spot nodes, time limits; default 0"
@@ -43,10 +43,11 @@ def add_to(commands: Any) -> None:
 
 
 class _Data:
-    """What of the data decides the costs: images to train on, their shape, classes, and a hash for the keys."""
+    """What of the data decides the costs: images, how many are trained on, shape, classes, and a hash for the keys."""
 
-    def __init__(self, images: int, shape: tuple[int, int, int], classes: int, content: str | None) -> None:
-        self.images, self.shape, self.classes, self.content = images, shape, classes, content
+    def __init__(self, images: int, train: int, shape: tuple[int, int, int], classes: int, content: str | None) -> None:
+        self.images, self.train = images, train
+        self.shape, self.classes, self.content = shape, classes, content
 
     @property
     def nbytes(self) -> int:
@@ -139,12 +140,13 @@ def _training_bytes(cell: Cell, data: _Data) -> float:
 
 
 def _steps_per_epoch(cell: Cell, data: _Data) -> int:
-    return math.ceil(data.images / cell.recipe.batch_size)
+    return math.ceil(data.train / cell.recipe.batch_size)
 
 
 def _described(lab: Any, name: str) -> _Data:
     found = lab.data(name)
-    return _Data(len(found.train), found.input_shape, found.classes, found.content)
+    images = len(found.train) + len(found.validation) + len(found.test)
+    return _Data(images, len(found.train), found.input_shape, found.classes, found.content)
 
 
 def _assumed(text: str | None) -> _Data | None:
@@ -154,7 +156,8 @@ def _assumed(text: str | None) -> _Data | None:
     if match is None or "0" in match.groups():
         raise UsageError(f"--images {text!r} can't be read; write NxCxHxW:K, for example 1281167x3x64x64:1000")
     images, channels, height, width, classes = map(int, match.groups())
-    return _Data(images, (channels, height, width), classes, None)
+    # A tenth is held out for validation.
+    return _Data(images, round(0.9 * images), (channels, height, width), classes, None)
 
 
 def _number(flag: str, text: str | None) -> float | None:
