@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     chosen = executor_options(options)
     retries = profiles.whole_number("--retries", options.retries, 0)
     executors.check(chosen)
+    settings.check_training(options.device, options.logs, options.tensorboard)
     remote = chosen.name != "local"
     progress = Progress(stderr, 0.0)
     lab = lab_of(options, progress, device="cpu" if remote else None)
@@ -59,6 +60,8 @@ def run(options: argparse.Namespace) -> int:
     executor = executors.open_executor(chosen, lab, _place(options))
     try:
         progress.workers = executor.slots
+        if not progress.workers:
+            stderr(f"prunebench: no node can take a cell yet, which needs {executor.needs}; waiting for one")
         # A cluster's nodes are not this machine: what a step takes there is learnt from the first cells.
         progress.announce_cells(plan.cells, lab, timed=not remote)
         tally = sweep(plan.cells, lab, executor, retries, progress.waits)

@@ -46,7 +46,12 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Three methods, and `slots`: how many tasks run at once, as far as is known."""
+    """Three methods, and `slots`: how many tasks can run at once as things are, 0 where none can yet.
+
+    needs: what a task takes, in words, where that can be lacking.
+    """
+
+    needs: str
 
     @property
     def slots(self) -> int: ...

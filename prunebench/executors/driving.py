@@ -178,5 +178,8 @@ class _Run:
         # A worker that stores elsewhere would otherwise be believed.
         try:
             wait_for(Task(task.key, task.cell, (task.key,)), self.lab)
-        except Mismatch as error:
-            raise SweepStopped(str(error)) from None
+        except Mismatch:
+            raise SweepStopped(
+                f"{task.cell.id} was made, but not in the store at {self.lab.store.place}; name a folder that all "
+                "nodes share, or a URL, with --store"
+            ) from None

@@ -20,6 +20,7 @@ class InProcess:
     """One task after another, here; each `finished` runs the next one to its end."""
 
     slots = 1
+    needs = ""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
@@ -40,6 +41,8 @@ class Pool:
 
     concurrent.futures' pool is not used: there one dead worker breaks the pool, and every task in it is to blame.
     """
+
+    needs = ""
 
     def __init__(self, place: Place, jobs: int) -> None:
         cores = max(1, machine.cores() // jobs)

@@ -71,6 +71,7 @@ class RayExecutor:
         except UsageError:
             ray.shutdown()
             raise
+        self.needs = ", ".join(f"{name} {share:g}" for name, share in self.asks.items())
         self._place = ray.put(replace(place, device=device, cores=max(1, int(cpus))))
         # max_calls=0: Ray would end a worker after each task with a GPU, and its loaded dataset with it.
         self._work = ray.remote(max_retries=0, max_calls=0, **self.asks)(work_at)
@@ -78,9 +79,9 @@ class RayExecutor:
 
     @property
     def slots(self) -> int:
-        there = self._ray.cluster_resources()
         shares = {"CPU": self.asks["num_cpus"], "GPU": self.asks.get("num_gpus", 0.0)}
-        return max(1, min(int(there.get(name, 0.0) / share) for name, share in shares.items() if share))
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return sum(min(int(n.get(name, 0.0) / share) for name, share in shares.items() if share) for n in nodes)
 
     def submit(self, task: Task) -> None:
         options = {"name": f"{task.cell.id}{' (early weights)' if task.early else ''}"}

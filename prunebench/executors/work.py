@@ -6,6 +6,7 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -68,8 +69,8 @@ def check_same(task: Task, lab: Lab) -> None:
         return  # those that need it are checked
     if pipeline.key_of(task.cell, lab.content(task.cell)) != task.key:
         raise Mismatch(
-            f"{socket.gethostname()} would make another artifact of {task.cell.id}: its prunebench, its plugins or its "
-            "data differ from those of the process that drives the sweep; install the same on every node"
+            f"this node would make another artifact of {task.cell.id}: its prunebench, its plugins or its data differ "
+            "from those of the process that drives the sweep; install the same on every node"
         )
 
 
@@ -87,8 +88,8 @@ def wait_for(task: Task, lab: Lab, seconds: float | None = None) -> None:
     while missing := [key for key in missing if key not in lab.store]:
         if time.monotonic() > until:
             raise Mismatch(
-                f"{socket.gethostname()} doesn't see {missing[0]}, which {task.cell.id} needs, in the store at "
-                f"{lab.store.place}; name a folder that all nodes share, or a URL, with --store"
+                f"this node doesn't see {missing[0]}, which {task.cell.id} needs, in the store at {lab.store.place}; "
+                "name a folder that all nodes share, or a URL, with --store"
             )
         time.sleep(0.2)
 
@@ -107,4 +108,7 @@ def work_at(task: Task, place: Place) -> Outcome:
         lab = _lab(place)
     except PrunebenchError as error:
         return Outcome(task.key, "failed", f"{socket.gethostname()}: {error}", stop=True)
-    return work(task, lab)
+    outcome = work(task, lab)
+    # What is wrong with a whole node is no use without its name.
+    here = f"{socket.gethostname()}: "
+    return replace(outcome, reason=here + outcome.reason) if outcome.stop else outcome

@@ -159,7 +159,7 @@ def test_a_mistake_ends_the_sweep_at_once(lab):
 def test_a_worker_that_stores_elsewhere_is_not_believed(lab, monkeypatch):
     monkeypatch.setattr(work, "APPEAR_SECONDS", 0.1)
     elsewhere = Script(Shelf())
-    with pytest.raises(SweepStopped, match="a folder that all nodes share"):
+    with pytest.raises(SweepStopped, match="made, but not in the store at the shelf; name a folder that all nodes"):
         sweep(GRID, lab, elsewhere)
 
 

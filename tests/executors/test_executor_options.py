@@ -45,6 +45,7 @@ def test_a_contradiction_is_named(device, gpus):
         (["--jobs", "0"], "--jobs 0 is too small"),
         (["--jobs", "many"], "--jobs 'many' is not a whole number"),
         (["--retries", "-1"], "--retries -1 is too small"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
         (["--executor", "ray", "--cpus-per-cell", "0"], "--cpus-per-cell 0 can't be used"),
         (["--executor", "ray", "--gpus-per-cell", "1.5"], "--gpus-per-cell 1.5 can't be used"),
         (["--executor", "ray", "--gpus-per-cell", "nan"], "--gpus-per-cell nan can't be used"),
