@@ -14,6 +14,7 @@ from prunebench.commands import (
     compare,
     completion,
     doctor,
+    estimate,
     export,
     inspect,
     pack,
@@ -33,8 +34,8 @@ from prunebench.untrusted import plain_line
 
 # In the order of --help.
 COMMANDS = (
-    listing, run, sweep, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect, export,
-    doctor, completion,
+    listing, run, sweep, estimate, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect,
+    export, doctor, completion,
 )  # fmt: skip
 
 

@@ -105,14 +105,14 @@ class Session:
         from prunebench.measuring.grid import Bench
         from prunebench.pipeline import Lab
         from prunebench.progress import Progress
-        from prunebench.store import Store
+        from prunebench.remote_store import open_store
 
         config, seconds = self.config, self.plans["grid"].timing_seconds
         root = Path(config.rootpath)
         progress = Progress(write, seconds)
         try:
             self._lab = Lab(
-                Store(settings.store(config.getoption("store"), root)),
+                open_store(settings.store_place(config.getoption("store"), root)),
                 settings.data(config.getoption("data"), root),
                 progress.tell,
                 progress.said,

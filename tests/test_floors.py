@@ -54,6 +54,8 @@ FLOORS = [
     {"pruner", "training", "regrow", "timing", "reference", "roofs", "export"},
     {
         "store",
+        "remote_store",
+        "scale",
         "pipeline",
         "executors",
         "profiles",

@@ -165,7 +165,7 @@ def _compare(options: argparse.Namespace) -> int:
     state = read_state(options.files[0]) if options.files else None
     model, x, data = _network(options, state)
     with machine.threads(1):
-        rows = ways(state or model.state_dict(), model, x, data, options.timing_seconds)
+        rows = ways(state or (model.state_dict() if model else {}), model, x, data, options.timing_seconds)
     if options.json:
         emit(options, ways=rows)
     else:

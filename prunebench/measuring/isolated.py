@@ -52,7 +52,7 @@ class Isolated:
 
         Raises BackendUnavailable where its backend can't run here.
         """
-        for cell in pipeline.needed(case.cell) if isinstance(case, Case) else ():
+        for cell in (*pipeline.parents(case.cell), case.cell) if isinstance(case, Case) else ():
             if cell in self._lost:  # another hour of hanging would tell nothing new
                 status, reason = self._lost[cell]
                 return self._without(case, status, f"{cell.id} could not be made: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -55,10 +55,10 @@ def _columns(panels: Sequence[str]) -> int:
     return max(1, min(len({panel.rpartition(", ")[2] for panel in panels}), 4))
 
 
-def _panels(rows: pd.DataFrame) -> Iterator[dict[Hashable, Any]]:
+def _panels(rows: pd.DataFrame) -> Iterator[dict[Any, Any]]:
     # As plain values: pandas would take longer to choose a line's few rows than all else takes.
-    by_panel: dict[tuple[str, str, int], list[dict[Hashable, Any]]] = {}
-    unpruned: dict[int, list[dict[Hashable, Any]]] = {}
+    by_panel: dict[tuple[str, str, int], list[dict[Any, Any]]] = {}
+    unpruned: dict[int, list[dict[Any, Any]]] = {}
     for row in rows.to_dict("records"):
         if row["criterion"] == NONE:
             unpruned.setdefault(row["batch_size"], []).append(row)
@@ -73,19 +73,19 @@ def _panels(rows: pd.DataFrame) -> Iterator[dict[Hashable, Any]]:
 
 
 def _of_panel(
-    unpruned: Sequence[dict[Hashable, Any]], pruned: Sequence[dict[Hashable, Any]], panel: str
-) -> Iterator[dict[Hashable, Any]]:
-    lines: dict[tuple[str, str, str], list[dict[Hashable, Any]]] = {}
+    unpruned: Sequence[dict[Any, Any]], pruned: Sequence[dict[Any, Any]], panel: str
+) -> Iterator[dict[Any, Any]]:
+    lines: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
     for row in pruned:
         lines.setdefault((row["backend"], row["criterion"], row["schedule"]), []).append(row)
     places = {backend: n for n, backend in enumerate(style.in_order("backend", [name for name, _, _ in lines]))}
     for key in sorted(lines, key=lambda line: (places[line[0]], *line[1:])):
-        about = {"panel": panel, **dict(zip(("backend", "criterion", "schedule"), key, strict=True))}
+        about: dict[Any, Any] = {"panel": panel, **dict(zip(("backend", "criterion", "schedule"), key, strict=True))}
         start = [row for row in unpruned if row["backend"] == key[0]]
         points = sorted([*start, *lines[key]], key=lambda row: row["sparsity"])
         for row in points:
             what = "point" if row["n"] else "failed"
-            ends = {"low": row["speedup_low"], "high": row["speedup_high"]}
+            ends: dict[Any, Any] = {"low": row["speedup_low"], "high": row["speedup_high"]}
             yield {**row, **about, **ends, "what": what}
         for kept in crossings([(row["kept"], row["speedup"]) for row in points if row["n"]]):
             yield {**about, "what": "break-even", "kept": kept, "sparsity": 1 - kept, "speedup": 1.0}

@@ -47,6 +47,18 @@ class Store:
         self.root = Path(root)
         self.set_aside = 0
 
+    @property
+    def place(self) -> str:
+        """Where it is, in words for a message."""
+        return str(self.root)
+
+    def peek(self, key: str) -> Mapping[str, Any] | None:
+        """An entry's metadata, its weights unread; None where it is missing or damaged. Changes nothing."""
+        try:
+            return entries.read_meta(self.path(key))
+        except (entries.Damaged, entries.Unreadable):
+            return None
+
     def path(self, key: str) -> Path:
         """The folder of an entry, existing or not."""
         return self.root / "artifacts" / key[:2] / key

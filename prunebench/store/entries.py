@@ -27,17 +27,22 @@ class Unreadable(Exception):
 def read_meta(folder: Path) -> dict[str, Any]:
     """An entry's metadata as of today's schema; raises Damaged, Unreadable or OtherSchema."""
     content, changed = _read(folder / META)
+    return meta_of(content, changed, folder.name, f"the entry {folder}")
+
+
+def meta_of(content: bytes, changed: float, key: str, what: str) -> dict[str, Any]:
+    """The same of a file's content. changed: when it was, in seconds since 1970; what: its name in a message."""
     try:
         stored = parse_json(content)
         if not isinstance(stored, dict):
             raise ValueError("its metadata are of another kind")
-        schemas.check(stored.get("schema"), f"the entry {folder}")
+        schemas.check(stored.get("schema"), what)
         if "record" not in stored:
             raise ValueError("the record's digest is missing")
         if stored.pop("record") != record_of(stored):
             raise ValueError("the record's digest differs")
         meta = schemas.up_to_date(stored, changed)
-        if meta["key"] != folder.name:
+        if meta["key"] != key:
             raise ValueError(f"it is the entry {meta['key']} under another's name")
         return meta
     except schemas.OtherSchema:
