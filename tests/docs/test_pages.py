@@ -16,7 +16,7 @@ from running import command
 from prunebench import cli
 
 PYTEST = sorted({tuple(words) for page in PAGES for words in command_lines(page) if words[0] == "pytest"})
-OTHERS = ("pip", "python", "python3", ".", "dvc", "git", "docker")
+OTHERS = ("export", "helm", "kubectl", "sbatch", "ray", "sed", "pip", "python", "python3", ".", "dvc", "git", "docker")
 ids = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -162,4 +162,4 @@ def test_the_documents_of_what_is_made_hold_the_documented_keys(capsys, tmp_path
     assert one["cases"][0]["id"] == "lenet300-digits-l1-weight-global-one_shot-s900-seed0-dense-b64"
     assert one["cases"][0]["status"] == "ok"
     assert several["reused"] >= 1
-    assert several["failed"] == 0
+    assert several["failed"] == {}
