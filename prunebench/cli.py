@@ -8,14 +8,35 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from prunebench import __version__
-from prunebench.commands import claims, compare, completion, doctor, plots, report, run, sweep, tables
+from prunebench import __version__, settings
+from prunebench.commands import (
+    claims,
+    compare,
+    completion,
+    doctor,
+    estimate,
+    export,
+    inspect,
+    pack,
+    plots,
+    report,
+    run,
+    store,
+    sweep,
+)
+from prunebench.commands import compile as compiling
 from prunebench.commands import list as listing
+from prunebench.commands import tables as tabling
+from prunebench.commands import unpack as unpacking
 from prunebench.commands.output import kept_clean
 from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError
+from prunebench.untrusted import plain_line
 
 # In the order of --help.
-COMMANDS = (listing, run, sweep, tables, claims, plots, compare, report, doctor, completion)
+COMMANDS = (
+    listing, run, sweep, estimate, compiling, tabling, claims, plots, compare, report, store, pack, unpacking, inspect,
+    export, doctor, completion,
+)  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,18 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with kept_clean(options):
             return int(options.run(options))
     except (UsageError, BackendUnavailable) as error:
-        print(f"prunebench: {error}", file=sys.stderr)
+        print(f"prunebench: {plain_line(error)}", file=sys.stderr)
         return 2
     except PrunebenchError as error:
-        print(f"prunebench: {error}", file=sys.stderr)
+        print(f"prunebench: {plain_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, OSError) else 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print(
-            "prunebench: interrupted; what was finished is stored, the same command goes on from there", file=sys.stderr
-        )
+        print(f"prunebench: {settings.INTERRUPTED}", file=sys.stderr)
         return 130
 
 

@@ -18,6 +18,7 @@ FLOORS = [
         "cell",
         "controls",
         "recipe",
+        "outputs",
         "devices",
         "registry",
         "masks",
@@ -31,7 +32,10 @@ FLOORS = [
         "answers",
         "shapes",
         "rows",
+        "reparametrised",
         "statistics",
+        "untrusted",
+        "saved_values",
     },
     {
         "datasets",
@@ -45,10 +49,13 @@ FLOORS = [
         "kernels",
         "backends",
         "compaction",
+        "sources",
     },
-    {"pruner", "training", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "training", "regrow", "timing", "reference", "roofs", "export"},
     {
         "store",
+        "remote_store",
+        "scale",
         "pipeline",
         "executors",
         "profiles",
@@ -74,7 +81,7 @@ FLOORS = [
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On the floor of rooms one room may use another only where the design says so.
-ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine")}
+ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine"), ("sources", "formats")}
 
 
 def modules() -> list[Path]:

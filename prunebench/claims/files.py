@@ -38,7 +38,7 @@ def commands_text(verdicts: Sequence[Verdict]) -> str:
 def claims_markdown(verdicts: Sequence[Verdict], claims: Sequence[Claim] | None = None) -> str:
     """The whole page: a summary, then each claim with how it is decided and what came out where."""
     chosen = registered() if claims is None else claims
-    parts = [_HEAD, render(_linked(summary_table(verdicts, chosen)), "github")]
+    parts = [_HEAD, render(_linked(summary_table(verdicts, chosen)), "github", links=("claim",))]
     for claim in chosen:
         parts.append(_section(claim, [one for one in verdicts if one.id == claim.id]))
     return "\n".join(parts)

@@ -8,6 +8,8 @@ from typing import Any
 from prunebench import profiles, settings
 from prunebench.commands.options import completed, known, names_of
 
+_LISTS = tuple(axis for axis in profiles.LISTS if axis not in ("backends", "batch_sizes"))
+
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     """The options of training and of where things lie."""
@@ -26,7 +28,7 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="TensorBoard's events beside the CSV under --logs")
     parser.add_argument("--data", metavar="DIR", help="folder of datasets; default PRUNEBENCH_DATA or .prunebench/data")
     parser.add_argument(
-        "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
+        "--store", metavar="DIR|URL", help="folder or URL of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
     )
 
 
@@ -37,18 +39,33 @@ def add_axis(parser: argparse.ArgumentParser, flag: str, axis: str, **more: Any)
         completed(action, names_of(profiles.NAMED[axis]))
 
 
-def lab(options: argparse.Namespace, progress: Any) -> Any:
-    """Where cells are made: the store and the data that the options name."""
+def add_lists(parser: argparse.ArgumentParser) -> None:
+    """--profile, and a list per axis of a grid of checkpoints: what runs them later changes none."""
+    profile = parser.add_argument("--profile", help=f"one of {', '.join(profiles.names())}")
+    completed(profile, names_of("profiles"))
+    for axis in _LISTS:
+        add_axis(parser, f"--{axis.replace('_', '-')}", axis, metavar="LIST", help="comma-separated")
+
+
+def plan_of_lists(options: argparse.Namespace) -> profiles.Plan:
+    """The grid of `add_lists`' options; UsageError names a value that can't be."""
+    given = {axis: getattr(options, axis) for axis in _LISTS}
+    return plan(options, {axis: value for axis, value in given.items() if value is not None}, options.profile)
+
+
+def lab(options: argparse.Namespace, progress: Any, device: str | None = None) -> Any:
+    """Where cells are made: the store and the data that the options name; device: another than the options'."""
     from prunebench.pipeline import Lab
-    from prunebench.store import Store
+    from prunebench.remote_store import open_store
 
     root = settings.project_root()
     return Lab(
-        Store(settings.store(options.store, root)),
+        open_store(settings.store_place(options.store, root)),
         settings.data(options.data, root),
         progress.tell,
         progress.said,
-        **settings.training(options.device, options.logs, options.tensorboard),
+        waits=progress.waits,
+        **settings.training(device or options.device, options.logs, options.tensorboard),
     )
 
 

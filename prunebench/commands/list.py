@@ -25,11 +25,20 @@ def run(options: argparse.Namespace) -> int:
     """Print the names; returns the exit code."""
     if options.group is not None and options.group not in SHOWN:
         raise unknown("group", options.group, SHOWN)
+    from prunebench import backends
+
     found = {group: known(group) for group in ([options.group] if options.group else SHOWN)}
+    off = {n: why for n in found.get("backends", ()) if (why := backends.unavailable(n)) is not None}
     if options.json:
-        emit(options, groups=found)
+        emit(options, groups=found, off=off)
     elif options.group:
-        print("\n".join(found[options.group]))
+        print("\n".join(_with_reasons(found[options.group], off, ": off: {}")))
     else:
-        print("\n".join(f"{group}: {', '.join(names)}" for group, names in found.items()))
+        shown = {group: _with_reasons(names, off, " (off)") for group, names in found.items()}
+        print("\n".join(f"{group}: {', '.join(names)}" for group, names in shown.items()))
     return 0
+
+
+def _with_reasons(names: list[str], off: dict[str, str], form: str) -> list[str]:
+    """Backends that can't run here marked as such; every other name as it is."""
+    return [name + form.format(off[name]) if name in off else name for name in names]

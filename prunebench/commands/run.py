@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunebench import profiles
 from prunebench.commands import cells
 from prunebench.commands.options import command
 from prunebench.commands.output import emit, show, tell
 from prunebench.errors import BackendUnavailable, UsageError
+from prunebench.measuring import limits
+
+if TYPE_CHECKING:
+    from prunebench.cell import Case
 
 # Option -> the grid's list; one value of each is taken.
 _AXES = {
@@ -34,37 +38,49 @@ def add_to(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
     more = "`--criterion none` measures the unpruned network. What was trained is stored; a second run trains nothing."
     one = command(commands, "run", "one cell: train, prune, check, measure", run, _EXAMPLES, more)
-    for name, axis in _AXES.items():
-        cells.add_axis(one, f"--{name}", axis, metavar="VALUE", help=f"default {_DEFAULTS[axis][0]}")
-    cells.add_training(one)
+    add_cell(one)
     one.add_argument("--threads", default="1", help="threads while measuring; default 1")
     one.add_argument("--timing-seconds", type=float, default=1.0, help="budget of the speed-up measurement")
+    limits.add_to(one)
+
+
+def add_cell(parser: argparse.ArgumentParser) -> None:
+    """The options that name one cell, and how it is trained."""
+    for name, axis in _AXES.items():
+        cells.add_axis(parser, f"--{name}", axis, metavar="VALUE", help=f"default {_DEFAULTS[axis][0]}")
+    cells.add_training(parser)
+
+
+def asked_for(options: argparse.Namespace) -> list[Case]:
+    """The case that the options name, and its controls."""
+    axes = {
+        axis: [given] if (given := getattr(options, axis)) is not None else _DEFAULTS[axis] for axis in _AXES.values()
+    }
+    if axes["criteria"] == ["none"]:
+        axes |= {"criteria": ["l1"], "sparsities": ["0"]}
+    unpruned, *asked = cells.plan(options, axes, None).cases()
+    return asked or [unpruned]
 
 
 def run(options: argparse.Namespace) -> int:
     """Make and measure the cell; returns the exit code."""
     from prunebench import backends, machine
     from prunebench.measuring.grid import Bench
+    from prunebench.measuring.isolated import isolated
     from prunebench.progress import Bar
 
-    axes = {
-        axis: [given] if (given := getattr(options, axis)) is not None else _DEFAULTS[axis] for axis in _AXES.values()
-    }
-    if axes["criteria"] == ["none"]:
-        axes |= {"criteria": ["l1"], "sparsities": ["0"]}
     if not 0.0 <= options.timing_seconds < float("inf"):
         raise UsageError(f"--timing-seconds {options.timing_seconds} can't be used; give seconds of at least 0")
     threads = min(profiles.whole_number("--threads", options.threads, 1), machine.cores())
-    plan = cells.plan(options, axes, None)
-    unpruned, *asked = plan.cases()
-    asked = asked or [unpruned]
-    reason = backends.unavailable(asked[0].backend)
+    asked = asked_for(options)
+    limit = limits.limits_of(options.isolate, options.isolate_memory, options.isolate_seconds)
+    reason = backends.unavailable(asked[0].backend) if limit is None else None
     if reason is not None:
         raise BackendUnavailable(f"backend {asked[0].backend!r} is off: {reason}")
     progress = Bar(tell, options.timing_seconds)
     lab = cells.lab(options, progress)
-    progress.announce(asked, lab)
-    bench = Bench(lab, threads, options.timing_seconds)
+    progress.announce(asked, lab if limit is None else None)
+    bench = isolated(Bench(lab, threads, options.timing_seconds), "grid", limit)
     measured = []
     for case in asked:
         measured.append({"id": case.id, **bench.measure(case).facts})

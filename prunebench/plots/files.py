@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench.atomic import make_folder, write_bytes, write_text
 from prunebench.errors import UsageError
-from prunebench.plots import accuracy, curves, memory, pareto, roofline, speed, style
+from prunebench.plots import accuracy, curves, layers, memory, networks, pareto, roofline, speed, style
 from prunebench.plots.plot import Plot
 from prunebench.runs import Run
 from prunebench.tables.grid import frame
+from prunebench.tables.rendering import markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KINDS = ("accuracy_by_", "pareto_speedup-", "pareto_bytes-", "speedup-", "roofline-", "schedules")
+_KINDS = (
+    "accuracy_by_", "pareto_speedup-", "pareto_bytes-", "speedup-", "networks-", "layer_speedup-", "roofline-",
+    "schedules",
+)  # fmt: skip
 _SUFFIXES = (".csv", ".svg", ".png")
 Watch = Callable[[Sequence[Any], str], Iterable[Any]]
 _COLOURS = 128  # of a PNG's palette: a third of the size, and no colour moves by more than an eye could see
@@ -45,6 +49,8 @@ def _plots(runs: Sequence[Run]) -> Iterator[Plot]:
         yield from pareto.plots(table, runs)
         yield from memory.plots(table)
         yield from speed.plots(table, runs)
+    yield from networks.plots(runs)
+    yield from layers.plots(runs)
     yield from roofline.plots(runs)
     yield from curves.plots()
 
@@ -124,7 +130,7 @@ def images(plot: Plot) -> dict[str, bytes]:
 def _index(found: Sequence[Plot]) -> str:
     parts = [_NOTES]
     for plot in found:
-        title = plot.title.replace("|", "/").replace("<", "&lt;").replace("[", "(").replace("]", ")")
+        title = markdown(plot.title).replace("[", "(").replace("]", ")")
         parts.append(f"## {title}\n\n![{title}]({plot.name}.svg)\n\n[its numbers]({plot.name}.csv)\n")
     return "\n".join(parts)
 

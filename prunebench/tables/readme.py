@@ -23,7 +23,7 @@ from prunebench.errors import UsageError
 from prunebench.runs import Run
 from prunebench.tables.answers import Key
 from prunebench.tables.files import kinds_of
-from prunebench.tables.grid import detail, frame, main_table, render
+from prunebench.tables.grid import details_of, main_table, render
 
 _BLOCK = re.compile(r"(<!-- table: (.*?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -67,9 +67,10 @@ def _rendered(query: str, table: pd.DataFrame, dropped: Sequence[str]) -> str:
 
 
 def _main(query: str, wanted: Mapping[str, str], runs: Sequence[Run], key: Key, controls: bool) -> pd.DataFrame:
-    details = detail(frame(runs))
+    details = details_of(runs)
     if not controls:
-        details = details[[copied(scope) is None for scope in details["scope"]]]
+        own = {scope: copied(scope) is None for scope in details["scope"].unique()}
+        details = details[[own[scope] for scope in details["scope"]]]
     chosen = details
     for column, values in wanted.items():
         if column not in chosen.columns:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_answer_tables import NETWORK, network
-from test_answer_tables import run as networks_run
-from test_tables import CONTROL, PRUNED, facts, run
+from saved_answers import NETWORK, network
+from saved_answers import run as networks_run
+from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench.errors import UsageError
 from prunebench.runs import load_runs
