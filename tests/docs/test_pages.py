@@ -72,7 +72,7 @@ def test_every_pytest_line_collects(words):
     script += "[exec(b.text, globals()) for b in code]; sys.exit(pytest.main(sys.argv[3:]))"
     arguments = [word for word in words[1:] if not word.startswith("--benchmark")]
     done = command(
-        "python",
+        sys.executable,
         "-c",
         script,
         str(plugin),
