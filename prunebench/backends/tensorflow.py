@@ -54,10 +54,13 @@ class TensorFlowExecutor(FixedBatchExecutor):
         graph.weights.clear()
 
         def run(x: Tensor) -> Tensor:
-            with tf.device("/CPU:0"):
-                return torch.from_numpy(concrete(tf.constant(x.numpy())).numpy())
+            return torch.from_numpy(concrete(tf.constant(x.numpy())).numpy())
 
-        return run
+        def run_beside_a_gpu(x: Tensor) -> Tensor:
+            with tf.device("/CPU:0"):  # else the input would go there and back; it costs too much where there is none
+                return run(x)
+
+        return run_beside_a_gpu if tf.config.list_logical_devices("GPU") else run
 
     @staticmethod
     def unavailable() -> str | None:
