@@ -7,6 +7,7 @@ import importlib
 import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
