@@ -17,7 +17,7 @@ sys.path.insert(0, str(HERE.parent))
 SECTIONS = [
     ("Prune", "", ["prunebench:prune", "prunebench:Pruner", "prunebench:compact"]),
     ("Run", "", ["prunebench:compile"]),
-    ("Save", "", ["prunebench:save", "prunebench:load"]),
+    ("Save", "", ["prunebench:save", "prunebench:load", "prunebench:export_onnx"]),
     ("Kernels", "", ["prunebench.kernels:csr_matmul", "prunebench.kernels:isa"]),
     (
         "Plugins",
