@@ -73,9 +73,9 @@ def test_on_other_machines_the_first_cells_tell_how_long_it_takes(said, monkeypa
     told.announce_cells(CELLS, LAB, timed=False)
     assert said == ["prunebench: 3 cells, 4 checkpoints to train, 8 at once; the first ones tell how long it takes"]
     told._spoke -= 60
-    told.waits(8)
+    told.under_way(8)
     assert said[-1] == "prunebench: [0/4] 8 under way; no estimate yet"
-    told.waits(8)
+    told.under_way(8)
     assert len(said) == 2, "it speaks only now and then"
     told.said(PRUNED.control, MADE)
     assert said[-1].endswith("; 2 s left")

@@ -78,7 +78,7 @@ def _pack(options: argparse.Namespace, source: str, target: str) -> int:
         return 0
     print(f"{target}: {size:,} bytes, {before / size:.1f}× smaller than {source} ({before:,})")
     worst = f", the largest {found['largest_weight_error']:.1e} in {found['in_tensor']}" if found["in_tensor"] else ""
-    print(f"weights   relative error {found['weight_error']:.1e}{worst}")
+    print(f"weights   relative error {found['weight_error']:.1e}{worst}" if worst else "weights   unchanged")
     if model is not None:
         on = "random inputs" if data is None else f"images of {options.dataset}"
         print(f"outputs   relative error {found['output_error']:.1e} against float64, on {on}")

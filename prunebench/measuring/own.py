@@ -17,15 +17,8 @@ import numpy as np
 
 from prunebench import backends, criteria, formats, machine
 from prunebench.errors import BackendUnavailable, UsageError, reason
+from prunebench.measuring import networks as rules
 from prunebench.measuring.grid import BASELINES
-from prunebench.measuring.networks import (
-    DROPPED_ABOVE,
-    SETTLE_SECONDS,
-    TEAM_SECONDS,
-    TEAM_SHARE,
-    TRIAL_BLOCKS,
-    TRIAL_SHARE,
-)
 from prunebench.outputs import logits
 from prunebench.reference import TOLERANCE, Reference
 from prunebench.timing import CONTROL, Comparison, judge_all, sample
@@ -130,7 +123,8 @@ def measure(model: nn.Module, x: Tensor, wanted: Wanted, begins: Begins = lambda
         networks = _networks(model, wanted, own, notes)
         ways, calls = _prepared(model, own, networks, x, wanted, begins)
         dense = [w.name for w in ways if w.backend != ENGINE and w.name in calls]
-        begins(f"timing {len(calls)} ways for about {wanted.seconds * (TEAM_SHARE if wanted.threads > 1 else 1):.0f} s")
+        share = rules.TEAM_SHARE if wanted.threads > 1 else 1
+        begins(f"timing {len(calls)} ways for about {wanted.seconds * share:.0f} s")
         baseline = _timed({w.name: w for w in ways}, calls, dense, wanted) if dense and len(calls) > 1 else None
     shape, counted = list(x.shape), (costs.parameters, costs.prunable, costs.nonzeros, costs.macs_dense)
     return Report(*counted, shape, wanted.threads, wanted.criterion, wanted.scope, baseline, ways, notes)
@@ -240,16 +234,16 @@ def _build(
 
 def _timed(ways: dict[str, Way], calls: dict[str, Callable[[], Any]], dense: Sequence[str], wanted: Wanted) -> str:
     """Times what is ready and writes what came out into `ways`; returns the fastest dense one, the baseline."""
-    pace: Any = {"settle": SETTLE_SECONDS, "arm_seconds": TEAM_SECONDS} if wanted.threads > 1 else {}
+    pace: Any = {"settle": rules.SETTLE_SECONDS, "arm_seconds": rules.TEAM_SECONDS} if wanted.threads > 1 else {}
 
     def fastest(samples: dict[str, list[float]]) -> str:
         return min((n for n in dense if n in samples), key=lambda name: float(np.median(samples[name])))
 
-    trial = sample(calls, dense[0], seconds=TRIAL_SHARE * wanted.seconds, least=TRIAL_BLOCKS, **pace)
+    trial = sample(calls, dense[0], seconds=rules.TRIAL_SHARE * wanted.seconds, least=rules.TRIAL_BLOCKS, **pace)
     control = fastest(trial)
-    limit = DROPPED_ABOVE * np.median(trial[control])
+    limit = rules.DROPPED_ABOVE * np.median(trial[control])
     kept = {n: c for n, c in calls.items() if n not in dense or min(trial[n]) <= limit}
-    samples = sample(kept, control, seconds=wanted.seconds * (TEAM_SHARE if pace else 1), **pace)
+    samples = sample(kept, control, seconds=wanted.seconds * (rules.TEAM_SHARE if pace else 1), **pace)
     baseline = fastest(samples)
     found = judge_all(samples, baseline, control)
     base = float(np.median(samples[baseline]))

@@ -46,7 +46,7 @@ def _rows(f: dict[str, Any]) -> Iterator[dict[str, Any]]:
     if f["status"] != "ok":
         yield {**label, "way": f["backend"], **nothing, "status": f["status"]}
         return
-    base = f["arms"][f["baseline"]]["seconds"]
+    base = (f["arms"].get(f["baseline"]) or {}).get("seconds") or math.nan
     for way, arm in f["arms"].items():
         row = {**label, "way": way, **nothing, "status": arm["status"]}
         if arm["status"] == "ok":

@@ -24,7 +24,7 @@ def sabotage(layer, how: str = "well", tag: str = ""):
     if how == "dies" or (how == "dies_once" and len(calls(folder, how, tag)) == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "waits":
-        until = time.monotonic() + 120
+        until = time.monotonic() + 900
         while not (folder / "go").exists() and time.monotonic() < until:
             time.sleep(0.05)
     return layer.weight.abs()

@@ -52,7 +52,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def until(condition, process=None, seconds=240.0) -> bool:
+def until(condition, process=None, seconds=600.0) -> bool:
     """Wait for a condition, or for a process to end."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

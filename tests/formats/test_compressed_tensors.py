@@ -1,4 +1,4 @@
-"""compressed-tensors' own sparse-bitmask decompressor reads our bitmask files (its releases up to 0.13 have one)."""
+"""compressed-tensors' own sparse-bitmask decompressor reads our bitmask files (its releases 0.9 to 0.13 have it)."""
 
 import json
 

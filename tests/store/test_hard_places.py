@@ -135,7 +135,7 @@ def test_a_path_with_spaces_and_unicode(tmp_path):
     assert first.returncode == 0, first.stderr
     again = prunebench(*SWEEP, PRUNEBENCH_STORE=str(store))
     assert "2 cells: 0 trained, 2 from the store" in again.stdout
-    listed = json.loads(prunebench("store", "ls", "--json", "--store", store).stdout)
+    listed = json.loads(prunebench("store", "ls", "--json", "--store", store).stdout)["entries"]
     assert len(listed) == 2
     path = prunebench("store", "path", listed[0]["key"], PRUNEBENCH_STORE=str(store))
     assert path.stdout == listed[0]["path"] + "\n"
