@@ -15,6 +15,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def forked(work: Callable[[], int], output: Path) -> int:
         os.dup2(handle, 1)
         os.dup2(handle, 2)
         code = work()
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -164,12 +167,13 @@ def prepare() -> None:
 
     from prunebench import machine, pipeline, profiles, progress  # noqa: F401
     from prunebench.executors import driving  # noqa: F401 - reads Lab before it is replaced
-    from prunebench.measuring import grid as measuring  # noqa: F401
+    from prunebench.measuring import grid as measuring
 
     torch.set_num_threads(1)
     machine.cores = lambda: 1
     pipeline.Lab = functools.partial(pipeline.Lab, keep_seconds=0.0)
     profiles._file()["profiles"]["smoke"]["timing_seconds"] = 0.005
+    measuring.Measured = functools.partial(measuring.Measured, history_seconds=0.01)
 
 
 def main(folder: Path, kills: int, seed: int) -> None:

@@ -1,6 +1,6 @@
 """Several `prunebench sweep` on one store at once, forked from a process that has imported torch already.
 
-`python sweeping.py FOLDER PROCESSES KILLS SEED` writes FOLDER/report.json: what each ended with and said.
+`python sweeping.py FOLDER PROCESSES:KILLS…` writes FOLDER/report.json: for each, what the processes said.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from crashing import exit_code, forked, prepare
 
 GRID = ["--profile", "smoke", "--datasets", "digits:size=8", "--criteria", "l1,random", "--sparsities", "0.5,0.9",
-        "--seeds", "0,1", "--epochs", "3", "--fine-tune-epochs", "3"]  # fmt: skip
+        "--seeds", "0,1", "--epochs", "2", "--fine-tune-epochs", "2"]  # fmt: skip
 CELLS = 10
 
 
@@ -34,12 +34,12 @@ def told(output: Path) -> dict[str, Any]:
     return {"text": text, "counts": [int(n) for n in counts.groups()] if counts else None}
 
 
-def main(folder: Path, processes: int, kills: int, seed: int) -> None:
+def together(folder: Path, processes: int, kills: int, draw: random.Random) -> dict[str, Any]:
+    """So many sweeps at once, of which the first few are killed; what they said and what they left."""
     from prunebench.store import Store
     from prunebench.store.upkeep import clean, verify
 
-    prepare()
-    draw = random.Random(seed)
+    folder.mkdir()
     outputs = [folder / f"{n}.txt" for n in range(processes)]
     children = [forked(lambda: sweep(folder), output) for output in outputs]
     for child in children[:kills]:
@@ -47,16 +47,22 @@ def main(folder: Path, processes: int, kills: int, seed: int) -> None:
         os.kill(child, signal.SIGKILL)
     codes = [exit_code(child) for child in children]
     store = Store(folder / "store")
-    report = {
+    return {
         "processes": [{"code": code, **told(output)} for code, output in zip(codes, outputs, strict=True)],
         "stored": len(list(store.keys())),
         "damaged": [key for key, trouble in verify(store) if trouble],
-        "locks": [f.name for f in (store.root / "making").iterdir()],
-        "leftovers": len(clean(store)),
+        "leftovers": [one.why for one in clean(store)],
         "left": len([f for f in store.root.rglob("*") if f.is_file()]),
     }
-    (folder / "report.json").write_text(json.dumps(report))
+
+
+def main(folder: Path, asked: list[str]) -> None:
+    prepare()
+    draw = random.Random(0)
+    numbers = [tuple(map(int, text.split(":"))) for text in asked]
+    found = [together(folder / str(n), *pair, draw) for n, pair in enumerate(numbers)]
+    (folder / "report.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -22,7 +23,7 @@ from prunebench.registry import backend
 
 @backend("tensorflow")
 class TensorFlowExecutor(FixedBatchExecutor):
-    """A concrete function with constant weights, batch norms folded, channels last; jit_compile: through XLA.
+    """A concrete function with batch norms folded, channels last; jit_compile: through XLA.
 
     TensorFlow's threads are one pool per process, sized at its first use. Operators without a translation are refused
     by name: padding other than zeros, transposed convolutions, …
@@ -39,19 +40,20 @@ class TensorFlowExecutor(FixedBatchExecutor):
         try:
             graph = captured(model, example)
 
-            def forward(x: Any) -> Any:
-                # Constants: only these are folded, fused and laid out for the kernels once.
-                held = {name: tf.constant(weight) for name, weight in graph.weights.items()}
-                return replay(graph, held, x, TensorFlowArrays(tf))
-
             with tf.device("/CPU:0"):
+                # Captured: as constants of the graph TensorFlow would hold them eight times over.
+                held = {name: tf.constant(weight) for name, weight in graph.weights.items()}
+                graph.weights.clear()
+
+                def forward(x: Any) -> Any:
+                    return replay(graph, held, x, TensorFlowArrays(tf))
+
                 traced = tf.function(forward, jit_compile=self.jit_compile or None, autograph=False)
                 concrete = traced.get_concrete_function(tf.TensorSpec(tuple(example.shape), tf.float32))
                 concrete(tf.constant(example.numpy()))
         except Exception as error:
             raise refused("TensorFlow", error) from error
-        self._bytes = sum(weight.nbytes for weight in graph.weights.values())
-        graph.weights.clear()
+        self._bytes = sum(4 * int(tf.size(weight)) for weight in held.values())
 
         def run(x: Tensor) -> Tensor:
             return torch.from_numpy(concrete(tf.constant(x.numpy())).numpy())
@@ -79,6 +81,8 @@ def own_pool(threads: int) -> Any:
             "TensorFlow was imported before torch's compiler, which ends the process: both bring an LLVM; "
             "import torch._dynamo before tensorflow"
         )
+
+    importlib.import_module("torch._dynamo")  # it loads Triton; after TensorFlow that aborts, before it does no harm
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # else it tells of every instruction set and missing driver
     import tensorflow as tf

@@ -91,11 +91,13 @@ def test_another_number_of_threads_is_refused_where_it_runs_already(name):
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="reads threads' times in /proc")
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_process_of_its_own_uses_the_threads_asked_for(name, threads):
+def test_a_process_of_its_own_uses_the_threads_asked_for_and_holds_what_it_says(name, threads):
     if name == "jax_bcsr" or threads > machine.cores():
         pytest.skip("its threads are those of jax" if name == "jax_bcsr" else "there are fewer cores")
     with Worker(name, "pool_of_a_peer:built", timeout=300) as worker:
-        first, second, *_ = [*worker.prepare(backend=name, threads=threads)["shares"], 0.0]
+        facts = worker.prepare(backend=name, threads=threads)
+    first, second, *_ = [*facts["shares"], 0.0]
+    assert 0.8 < facts["held"] < 2.5, facts
     if threads == 1:
         assert first > 0.9
     else:
