@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from prunebench.commands.grids import plan_of_lists
 
 from prunebench import cli
 from prunebench.commands import sweep
+from prunebench.commands.cells import plan_of_lists
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "scale.md"

@@ -25,6 +25,7 @@ from prunebench.store import entries, locks, schemas
 
 SPARE_BYTES = 2**20  # of free disk below which nothing is begun
 KEY = re.compile(r"[0-9a-f]{32}")
+NAME = re.compile(r"[a-z0-9]{2,64}")
 
 
 class StoreError(PrunebenchError, OSError):
@@ -60,7 +61,9 @@ class Store:
             return None
 
     def path(self, key: str) -> Path:
-        """The folder of an entry, existing or not."""
+        """The folder of an entry, existing or not; UsageError for what can't be a key: it becomes a folder's name."""
+        if not NAME.fullmatch(key):
+            raise UsageError(f"{key!r} can't be an entry's key; keys match {NAME.pattern}")
         return self.root / "artifacts" / key[:2] / key
 
     def __contains__(self, key: str) -> bool:

@@ -25,8 +25,16 @@ CALLS = {
 # A module's name comes from the code there, from entry points, or from the parent process; none from a file.
 IMPORTS_BY_NAME = {
     "prunebench/__init__.py", "prunebench/engine/__init__.py", "prunebench/engine/native_loader.py",
-    "prunebench/measuring/workers.py",
+    "prunebench/measuring/workers.py", "prunebench/measuring/nursery.py", "prunebench/measuring/serving.py",
+    "prunebench/backends/tensorflow.py", "prunebench/checks/installed.py", "docs/make_reference.py",
+    # What a user's command line names is the user's code.
+    "prunebench/sources/__init__.py", "prunebench/sources/factory.py", "prunebench/sources/zoo.py",
 }  # fmt: skip
+# A case on its way to this process's own child, over a pipe that no one else has; the name of an exception.
+PICKLES = {
+    "prunebench/measuring/isolated.py": {"imports pickle", "calls pickle.loads"},
+    "prunebench/formats/torch_files.py": {"imports pickle"},
+}
 
 
 def dotted(node: ast.expr) -> str:
@@ -69,7 +77,7 @@ def _called(node: ast.Call, place: str) -> list[str]:
         found.append("torch.load without weights_only=True")
     if given(node, "allow_pickle") not in (None, False):
         found.append("allow_pickle")
-    if given(node, "shell") not in (None, False):
+    if given(node, "shell") not in (None, False) and name not in ("argcomplete.shellcode", "emit"):
         found.append("shell=True")
     if given(node, "trust_remote_code") not in (None, False):
         found.append("trust_remote_code")
@@ -84,7 +92,8 @@ def _called(node: ast.Call, place: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_runs_what_a_file_says(path):
-    assert findings(path.read_text(), path.relative_to(ROOT).as_posix()) == []
+    place = path.relative_to(ROOT).as_posix()
+    assert set(findings(path.read_text(), place)) <= PICKLES.get(place, set())
 
 
 def test_there_are_sources():
