@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from prunebench.datasets.base import Dataset
 
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A model, a batch that it takes, and the dataset that was named."""
+
+    model: nn.Module
+    example: Tensor
+    data: Dataset | None = None
 
 
 def add_to(commands: Any) -> None:
@@ -57,13 +67,13 @@ def _pack(options: argparse.Namespace, source: str, target: str) -> int:
     from prunebench.formats.torch_files import read_state
 
     state = read_state(source)
-    model, x, data = _network(options, state)  # before anything is written: a mistake leaves no file
+    network = _network(options, state)  # before anything is written: a mistake leaves no file
     before = Path(source).stat().st_size
     size = formats.save(state, target, options.format, options.values)
     print(f"{target}: {size:,} bytes, {before / size:.1f}× smaller than {source} ({before:,})")
     print(_weights_told(state, formats.load(target)))
-    if model is not None:
-        print(_outputs_told(options, model, x, data, target))
+    if network is not None:
+        print(_outputs_told(options, network, target))
     return 0
 
 
@@ -81,12 +91,13 @@ def _weights_told(before: dict[str, Tensor], after: dict[str, Tensor]) -> str:
     return f"weights   relative error {(difference / norm) ** 0.5:.1e}, the largest {worst:.1e} in {name}"
 
 
-def _outputs_told(options: argparse.Namespace, model: nn.Module, x: Tensor, data: Dataset | None, target: str) -> str:
+def _outputs_told(options: argparse.Namespace, network: _Network, target: str) -> str:
     from prunebench import formats
     from prunebench.reference import Reference
     from prunebench.training.loop import accuracy
 
-    reference = Reference(model, x)
+    model, data = network.model, network.data
+    reference = Reference(model, network.example)
     before = None if data is None else accuracy(model, data, data.test)
     formats.load(target, model)
     what = f"images of {options.dataset}" if data is not None else "random inputs"
@@ -99,12 +110,10 @@ def _outputs_told(options: argparse.Namespace, model: nn.Module, x: Tensor, data
     )
 
 
-def _network(
-    options: argparse.Namespace, state: dict[str, Tensor] | None
-) -> tuple[nn.Module | None, Tensor | None, Dataset | None] | Any:
-    """(the named model with these weights, a batch, the dataset); UsageError where the weights are of another one."""
+def _network(options: argparse.Namespace, state: dict[str, Tensor] | None) -> _Network | None:
+    """The named model with these weights, or with random ones; UsageError where the weights are of another one."""
     if options.model is None:
-        return None, None, None
+        return None
     from prunebench import datasets, models
     from prunebench.measuring.arms import network_input, pruned_copy, random_network
     from prunebench.questions import input_of
@@ -117,8 +126,11 @@ def _network(
         from prunebench.cell import check_sparsity
 
         model = pruned_copy(random_network(options.model), check_sparsity(options.sparsity))
-        return model, network_input(options.model, BATCH if input_of(options.model)[0][1] < 100 else 2), None
-    shape, classes = input_of(options.model) if data is None else (tuple(data.test.images.shape[1:]), data.classes)
+        return _Network(model, network_input(options.model, BATCH if input_of(options.model)[0][1] < 100 else 2))
+    shape, classes = input_of(options.model)
+    if data is not None:
+        (channels, height, width), classes = data.test.images.shape[1:], data.classes
+        shape = (channels, height, width)
     model = models.build(options.model, shape, classes).eval().requires_grad_(False)
     try:
         model.load_state_dict(state)
@@ -126,8 +138,8 @@ def _network(
         words = " ".join(str(error).split())[:200]
         raise UsageError(f"the weights are not of {options.model} for {shape} images ({words})") from error
     if data is None:
-        return model, network_input(options.model, BATCH if shape[1] < 100 else 2), None
-    return model, data.normalise(data.test.images[:BATCH]), data
+        return _Network(model, network_input(options.model, BATCH if shape[1] < 100 else 2))
+    return _Network(model, data.normalise(data.test.images[:BATCH]), data)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -142,8 +154,13 @@ def _compare(options: argparse.Namespace) -> int:
     if not options.files and options.dataset is not None:
         raise UsageError("random weights have no accuracy; name a file beside --dataset, or leave --dataset out")
     state = read_state(options.files[0]) if options.files else None
-    model, x, data = _network(options, state)
+    network = _network(options, state)
     with machine.threads(1):
-        rows = ways(model.state_dict() if state is None else state, model, x, data, options.timing_seconds)
+        if network is None:
+            rows = ways(state or {})  # without a model a file was named
+        else:
+            rows = ways(
+                network.model.state_dict(), network.model, network.example, network.data, options.timing_seconds
+            )
     print(render(packing_table(rows), options.table), end="")
     return 0

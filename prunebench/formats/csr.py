@@ -6,6 +6,7 @@ indptr (rows + 1,) int32, int64 from 2³¹ values on; indices in the narrowest o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +15,9 @@ from torch import Tensor
 VALUES = "data"
 PARTS = ("indptr", "indices", VALUES)
 CHOICES: tuple[str, ...] = ()
-_CHUNK = 1 << 17  # weights; what is made of so many stays in the cache and in memory that was used before
+_CHUNK = 1 << 22  # weights decoded at a time: bounds the memory besides; smaller ones take longer
 _INDICES = (torch.uint8, torch.uint16, torch.int32)
-_LIMITS = (2**8, 2**16, 2**31)
+_LIMITS = ((np.uint8, 2**8), (np.uint16, 2**16), (np.int32, 2**31))
 
 
 def encode(rows: Tensor) -> dict[str, Tensor]:
@@ -63,5 +64,5 @@ def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[
         yield places
 
 
-def _narrowest(columns: int) -> type[np.generic]:
-    return next(t for t, limit in zip((np.uint8, np.uint16, np.int32), _LIMITS, strict=True) if columns <= limit)
+def _narrowest(columns: int) -> Any:
+    return next(dtype for dtype, limit in _LIMITS if columns <= limit)
