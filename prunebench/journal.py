@@ -6,6 +6,7 @@ the ending .partial.jsonl, is read like a saved run, and goes away once the run'
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,12 +19,16 @@ from prunebench.errors import UsageError
 
 RUN_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
 SUFFIX = ".partial.jsonl"
+_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # with whatever behind a dot, on Windows
 
 
 def check_run_name(name: str) -> str:
     """The name, or UsageError where it can't be a run's (it becomes part of a file name)."""
-    if not RUN_NAME.fullmatch(name):
-        raise UsageError(f"--benchmark-save={name!r} can't be a run's name; names match {RUN_NAME.pattern}")
+    if not RUN_NAME.fullmatch(name) or _RESERVED.fullmatch(name.partition(".")[0]):
+        raise UsageError(
+            f"--benchmark-save={name!r} can't be a run's name; names match {RUN_NAME.pattern} "
+            "and are no device of Windows such as con or nul"
+        )
     return name
 
 
@@ -40,14 +45,22 @@ class Journal:
         self._header = {"machine": machine, "datetime": datetime.now(timezone.utc).isoformat()}
 
     def write(self, facts: dict[str, Any]) -> None:
-        """Append one case's facts and sync them to disk."""
-        first = not self.path.exists()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as file:
-            for line in ([self._header] if first else []) + [facts]:
-                file.write(json.dumps(line, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        """Append one case's facts and sync them to disk; UsageError in one line where that can't be."""
+        lines = [facts] if self.path.exists() else [self._header, facts]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    if file.write(text.encode()) != len(text):  # json.dumps gives ASCII alone
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(before)  # half a line in the middle would spoil what is appended later
+                    raise
+        except OSError as error:
+            raise UsageError(f"can't write {self.path}: {error.strerror or error}; free space") from error
 
     def close(self) -> None:
         """Remove the journal, and older ones of this name, if the run was saved; else it stays as the only trace."""

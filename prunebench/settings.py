@@ -10,12 +10,22 @@ from prunebench.errors import UsageError
 
 CONTROLS_HELP = "beside every pruned cell: random and magnitude with the cell's own share of every layer"
 DEVICE_HELP = "where training runs: auto (a GPU if there is one), cpu or cuda; default auto. Measuring is on the CPU"
+INTERRUPTED = "interrupted; the store is valid and holds what was finished: the same command goes on from there"
 LOGS_HELP = "folder for a log.csv per checkpoint trained: epoch, rate, loss, validation accuracy; default none"
 
 
 def store(option: str | None, root: Path) -> Path:
-    """The store's folder: --store, PRUNEBENCH_STORE, or .prunebench/store."""
-    return Path(option or os.environ.get("PRUNEBENCH_STORE") or root / ".prunebench" / "store").expanduser()
+    """The store's folder: --store, PRUNEBENCH_STORE, or .prunebench/store; UsageError for a URL."""
+    place = store_place(option, root)
+    if "://" in place:
+        raise UsageError(f"the store {place} is a URL, and this needs a folder; give one with --store DIR")
+    return Path(place)
+
+
+def store_place(option: str | None, root: Path) -> str:
+    """The same where a URL can be used as well (`s3://bucket/store`): it comes back as it is."""
+    given = option or os.environ.get("PRUNEBENCH_STORE")
+    return given if given and "://" in given else str(Path(given or root / ".prunebench" / "store").expanduser())
 
 
 def data(option: str | None, root: Path) -> Path:

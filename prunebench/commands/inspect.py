@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from prunebench.commands.options import command
+from prunebench.commands.output import emit
 
 
 def add_to(commands: Any) -> None:
     """Add the command to a parser's subcommands."""
-    inspect = commands.add_parser("inspect", help="a checkpoint's tensors: shape, encoding, sparsity, bytes")
+    examples = ["prunebench inspect small.safetensors", "prunebench inspect small.safetensors --json"]
+    what = "a checkpoint's tensors: shape, encoding, sparsity, bytes"
+    inspect = command(commands, "inspect", what, run, examples)
     inspect.add_argument("file", metavar="FILE", help="a checkpoint of prunebench or any safetensors file")
-    inspect.add_argument("--json", action="store_true", help="everything as JSON")
-    inspect.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     rows = tensor_rows(checkpoint)
     size = Path(options.file).stat().st_size
     if options.json:
-        print(json.dumps({"schema": checkpoint.schema, "bytes": size, "tensors": rows}, indent=1))
+        emit(options, format=checkpoint.schema, bytes=size, tensors=rows)
         return 0
     if rows:
         print(render(pd.DataFrame([_shown(row) for row in rows]), "github"), end="")

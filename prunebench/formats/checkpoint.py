@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +15,7 @@ from prunebench.errors import UsageError
 from prunebench.formats import container, version1, version2
 from prunebench.formats.entry import ENCODINGS, SCALE, Entry
 from prunebench.formats.values import check_scales, widen
+from prunebench.untrusted import parse_json, plain_line
 
 VERSIONS = {1: version1, 2: version2}
 # What malformed headers, metadata and parts raise; all become one UsageError.
@@ -32,13 +33,13 @@ class Checkpoint:
         try:
             content = bytearray(source) if isinstance(source, bytes) else container.mapped(source)
             self._stored, metadata = container.views(content)
-            about = json.loads(metadata["prunebench"]) if "prunebench" in metadata else {}
+            about = parse_json(metadata["prunebench"], unique=True) if "prunebench" in metadata else {}
             self.schema = about.get("schema")
             self.entries = self._entries(about)
             self._parts = {name: self._find(name, entry) for name, entry in self.entries.items()}
             self._check()
         except _DAMAGE as error:
-            words = " ".join(str(error).split())[:300]
+            words = textwrap.shorten(plain_line(error), 300)  # it may quote the file
             raise UsageError(f"not a readable safetensors checkpoint: {words or type(error).__name__}") from error
 
     def parts(self, name: str) -> dict[str, Tensor]:

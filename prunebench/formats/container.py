@@ -13,6 +13,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from prunebench.untrusted import parse_json
+
 # safetensors' names of the dtypes; a name that is none of them is refused on reading.
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -52,7 +54,7 @@ def views(content: bytearray | mmap.mmap) -> tuple[dict[str, Tensor], dict[str, 
     start = 8 + length
     if length > MAX_HEADER or start > len(content):
         raise ValueError(f"a header of {length} bytes does not fit a file of {len(content)}")
-    header = json.loads(content[8:start])
+    header = parse_json(bytes(content[8:start]), unique=True)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
         raise ValueError("the metadata is no table")

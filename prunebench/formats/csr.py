@@ -17,7 +17,7 @@ PARTS = ("indptr", "indices", VALUES)
 CHOICES: tuple[str, ...] = ()
 _CHUNK = 1 << 22  # weights decoded at a time: bounds the memory besides; smaller ones take longer
 _INDICES = (torch.uint8, torch.uint16, torch.int32)
-_LIMITS = ((np.uint8, 2**8), (np.uint16, 2**16), (np.int32, 2**31))
+_LIMITS = (2**8, 2**16, 2**31)
 
 
 def encode(rows: Tensor) -> dict[str, Tensor]:
@@ -64,5 +64,6 @@ def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[
         yield places
 
 
-def _narrowest(columns: int) -> Any:
-    return next(dtype for dtype, limit in _LIMITS if columns <= limit)
+def _narrowest(columns: int) -> np.dtype[Any]:
+    found = zip((np.uint8, np.uint16, np.int32), _LIMITS, strict=True)
+    return next(np.dtype(t) for t, limit in found if columns <= limit)

@@ -198,5 +198,6 @@ def _scipy(state: Mapping[str, Tensor], packed: bool) -> bytes:
         else:
             rest[name] = tensor.view(torch.int16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
     one = io.BytesIO()
-    (np.savez_compressed if packed else np.savez)(one, **rest)
+    save: Any = np.savez_compressed if packed else np.savez  # its stubs take every keyword for an option
+    save(one, **rest)
     return file.getvalue() + one.getvalue()

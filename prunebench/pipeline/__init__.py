@@ -6,7 +6,8 @@ purpose when training semantics change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ class Lab:
     tell: Callable[[Cell, int, int], None] | None = None
     said: Callable[[Cell, Artifact], None] | None = None
     failed: Callable[[Cell, Exception], None] | None = None
+    waits: Callable[[Cell], None] | None = None  # another process makes the cell's checkpoint
+    patient: bool = True  # False: raise Busy instead of waiting for it
     trained: int = 0
     reused: int = 0
     # Where training runs: "cpu" or "cuda". In no key, so that what a GPU trained is found by the machine that times it:
@@ -116,27 +119,60 @@ def key_of(cell: Cell, content: str | None = None) -> str:
 
 def to_make(cells: Iterable[Cell], lab: Lab) -> list[Cell]:
     """Which cells' artifacts are missing from the store, dense parents included, in the order they'll be made."""
-    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in _needed(cell)}
+    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in (*parents(cell), cell)}
     return [cell for key, cell in wanted.items() if key not in lab.store]
 
 
-def _needed(cell: Cell) -> list[Cell]:
+def parents(cell: Cell) -> list[Cell]:
+    """The cells whose artifacts a cell's is made from: its dense parent, and for a twin the cell that it copies."""
     original = controls.original(cell)
-    return [cell.control, *([] if original is None else [original]), cell]
+    return [] if cell.is_control else [cell.control, *([] if original is None else [original])]
+
+
+def early_key(cell: Cell, content: str | None = None) -> str | None:
+    """The key of the early weights that a cell rewinds to, which many cells share; None where it stores none."""
+    from prunebench.pipeline.rewinding import early_spec
+
+    stored = not cell.is_control and cell.recipe.rewind == "weights" and cell.recipe.rewind_epoch > 0
+    return digest(early_spec(cell, content)) if stored else None
 
 
 def artifact(cell: Cell, lab: Lab) -> Artifact:
-    """The cell's checkpoint: from the store, else made now and published there."""
-    found = lab.store.get(key_of(cell, lab.content(cell)))
-    if found is not None:
-        lab.reused += 1
-        return found
-    lab.store.check_writable()
-    made = _make(cell, lab)
-    lab.trained += 1
-    if lab.said:
-        lab.said(cell, made)
-    return made
+    """The cell's checkpoint: from the store, else made now and published there, by one process at a time."""
+    key = key_of(cell, lab.content(cell))
+    found = lab.store.get(key)
+    if found is None:
+        lab.store.check_writable()
+        with making(cell, key, lab):
+            found = lab.store.get(key)  # whoever made it while this process waited
+            if found is None:
+                made = _make(cell, lab)
+                lab.trained += 1
+                if lab.said:
+                    lab.said(cell, made)
+                return made
+    lab.reused += 1
+    return found
+
+
+@contextmanager
+def making(cell: Cell, key: str, lab: Lab) -> Iterator[None]:
+    """While it lasts no other process makes this key's checkpoint; raises Busy where one does and `lab` isn't patient.
+
+    Waiting is never in a circle: who makes a checkpoint waits only for those it is made from.
+    """
+    from prunebench.store.locks import Busy
+
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lab.store.only_maker(key, wait=False))
+        except Busy:
+            if not lab.patient:
+                raise
+            if lab.waits:
+                lab.waits(cell)
+            stack.enter_context(lab.store.only_maker(key))
+        yield
 
 
 def _make(cell: Cell, lab: Lab) -> Artifact:

@@ -59,6 +59,12 @@ def rewound(cell: Cell, lab: Lab) -> Artifact:
     return making.publish(making.with_masks(meta))
 
 
+def early_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
+    """All that decides the weights that a cell rewinds to, where its recipe names an epoch above 0."""
+    dense = pipeline.dense_spec(cell.control, content)
+    return {**dense, "kind": "dense_epoch", "epoch": cell.recipe.rewind_epoch}
+
+
 def early_state(cell: Cell, lab: Lab) -> dict[str, Tensor] | None:
     """Weights and buffers at epoch `rewind_epoch` of the dense training; None where it had diverged by then.
 
@@ -68,16 +74,21 @@ def early_state(cell: Cell, lab: Lab) -> dict[str, Tensor] | None:
     recipe = cell.recipe
     if recipe.rewind_epoch == 0:
         return pipeline.fresh(cell, lab).state_dict()
-    dense = pipeline.dense_spec(cell.control, lab.content(cell))
-    spec = {**dense, "kind": "dense_epoch", "epoch": recipe.rewind_epoch}
+    spec = early_spec(cell, lab.content(cell))
     found = lab.store.get(digest(spec))
     if found is None:
-        making = stages.making_of(cell.control, lab, pipeline.fresh(cell, lab), spec)
-        meta = making.fitted(
-            epochs=recipe.epochs,
-            last_epoch=recipe.rewind_epoch,
-            learning_rate=recipe.learning_rate,
-            seed=derive_seed(cell.seed, "dense"),
-        )
-        found = making.publish(meta)
+        with pipeline.making(cell.control, digest(spec), lab):
+            found = lab.store.get(digest(spec)) or _early(cell, lab, spec)
     return None if found.state is None else dict(found.state)
+
+
+def _early(cell: Cell, lab: Lab, spec: dict[str, Any]) -> Artifact:
+    recipe = cell.recipe
+    making = stages.making_of(cell.control, lab, pipeline.fresh(cell, lab), spec)
+    meta = making.fitted(
+        epochs=recipe.epochs,
+        last_epoch=recipe.rewind_epoch,
+        learning_rate=recipe.learning_rate,
+        seed=derive_seed(cell.seed, "dense"),
+    )
+    return making.publish(meta)

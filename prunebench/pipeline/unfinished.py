@@ -15,12 +15,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.atomic import make_folder, write_bytes
+from prunebench.errors import UsageError
+from prunebench.untrusted import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMA = 1
+_MOST = 1 << 40
 More = Callable[[], tuple[Mapping[str, "Tensor"], Mapping[str, Any]]]
+
+
+class NewerState(UsageError):
+    """A state of a newer format: hours of training that this version can't go on with, and won't throw away."""
 
 
 class Unfinished:
@@ -99,11 +106,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
     import safetensors.torch
 
     try:
-        content = path.read_bytes()
-        values = json.loads(json.loads(content[8 : _header(content)])["__metadata__"]["values"])
-        if values["schema"] != SCHEMA or values["digest"] != _digest(content):
+        content = read_bytes(path, _MOST)
+        values = parse_json(parse_json(content[8 : _header(content)])["__metadata__"]["values"])
+        if values["digest"] != _digest(content):
             return None, None
+        if values["schema"] > SCHEMA:
+            raise NewerState(
+                f"the unfinished training {path} was kept by a newer prunebench; finish it with that one, or remove it"
+            )
+        if values["schema"] != SCHEMA:
+            return None, None
+        int(values["stage"]), float(values["seconds"])
         return safetensors.torch.load(content), values
+    except NewerState:
+        raise
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
         return None, None
 

@@ -71,7 +71,7 @@ def test_inspect_tells_every_tensor(lenet, tmp_path, capsys):
     pb.save(model, path, format="csr", values="fp16")
     assert main(["inspect", str(path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["schema"] == 2
+    assert told["format"] == 2
     assert told["bytes"] == path.stat().st_size
     rows = {row["name"]: row for row in told["tensors"]}
     for name, tensor in model.state_dict().items():

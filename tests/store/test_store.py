@@ -37,7 +37,8 @@ def test_round_trip(store):
     assert got.meta == put.meta
     assert {k: got.meta[k] for k in META} == META
     assert got.meta["spec"] == SPEC
-    assert got.meta["schema"] == 1
+    assert got.meta["schema"] == 2
+    assert got.meta["key"] == KEY
     assert all(torch.equal(got.state[k], STATE[k]) for k in STATE)
     assert files(store.root) == [f"artifacts/ab/{KEY}/meta.json", f"artifacts/ab/{KEY}/weights.safetensors"]
 
@@ -72,6 +73,13 @@ def edit_meta(folder):
     (folder / "meta.json").write_text(json.dumps({**meta, "digest": "0" * 64}))
 
 
+def move_under_another_name(folder):
+    other = "cd" + "3" * 30
+    Store(folder.parents[2]).put(other, SPEC, META, STATE)
+    for name in ("meta.json", "weights.safetensors"):
+        os.replace(folder.parents[1] / "cd" / other / name, folder / name)
+
+
 DAMAGE = {
     "truncated weights": truncate,
     "edited weights": edit_weights,
@@ -82,7 +90,9 @@ DAMAGE = {
     "missing meta": lambda f: (f / "meta.json").unlink(),
     "meta of another kind": lambda f: (f / "meta.json").write_text("[1]"),
     "meta without digest": lambda f: (f / "meta.json").write_text('{"schema": 1}'),
-    "other schema": lambda f: (f / "meta.json").write_text('{"schema": 99, "digest": null}'),
+    "schema of another kind": lambda f: (f / "meta.json").write_text('{"schema": "2", "digest": null}'),
+    "schema below the first": lambda f: (f / "meta.json").write_text('{"schema": 0, "digest": null}'),
+    "another entry's files": move_under_another_name,
     "binary meta": lambda f: (f / "meta.json").write_bytes(b"\xff\xfe\x00"),
 }
 
