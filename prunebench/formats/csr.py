@@ -15,7 +15,7 @@ from torch import Tensor
 VALUES = "data"
 PARTS = ("indptr", "indices", VALUES)
 CHOICES: tuple[str, ...] = ()
-_CHUNK = 1 << 17  # weights; what is made of so many stays in the cache and in memory that was used before
+_CHUNK = 1 << 22  # weights decoded at a time: bounds the memory besides; smaller ones take longer
 _INDICES = (torch.uint8, torch.uint16, torch.int32)
 _LIMITS = (2**8, 2**16, 2**31)
 

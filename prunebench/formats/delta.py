@@ -17,7 +17,7 @@ VALUES = "values"
 PARTS = (VALUES,)
 _WIDTHS = {"steps4": 4, "steps8": 8, "steps16": 16}
 CHOICES = tuple(_WIDTHS)  # one of these is there, by its width
-_CHUNK = 1 << 14  # codes; what is made of so many stays in the cache and in memory that was used before
+_CHUNK = 1 << 19  # codes decoded at a time: bounds the memory besides; smaller ones take longer
 
 
 def encode(rows: Tensor) -> dict[str, Tensor]:

@@ -53,6 +53,7 @@ def ways(
             _judge(rows, loads, model, example, data)
             if seconds > 0:
                 _time(rows, loads, seconds)
+            loads[BASELINE, None]()  # the model as it was given
     rows += [_row(name, None, content) for name, content in _foreign(state, model, example)]
     rows += [_row(FLOOR, values, floor_bytes(state, values)) for values in (None, *_narrower(state))]
     dense = next(row["bytes"] for row in rows if row["name"] == BASELINE)
@@ -80,10 +81,8 @@ def _row(name: str, values: str | None, content: bytes | int) -> dict[str, Any]:
     squeezed: dict[str, int | None] = {"gzip_bytes": None, "zstd_bytes": None}
     if isinstance(content, bytes):
         packed = zstd(content)
-        squeezed = {
-            "gzip_bytes": len(gzip.compress(content, 6)),
-            "zstd_bytes": None if packed is None else len(packed),
-        }
+        squeezed["gzip_bytes"] = len(gzip.compress(content, 6))
+        squeezed["zstd_bytes"] = None if packed is None else len(packed)
     measured = dict.fromkeys(("relative_error", "accuracy", "load_seconds", "load_speedup", "load_low", "load_high"))
     size = content if isinstance(content, int) else len(content)
     return {"name": name, "values": values, "bytes": size, **squeezed, **measured, "load_verdict": None}
@@ -155,7 +154,6 @@ def _judge(
         if not all(torch.equal(state[n], loaded[values][n]) for n in state):
             raise CheckFailed(f"{name} with values {values or 'as they are'} does not give back what was stored")
         row["relative_error"], row["accuracy"] = found[values]
-    loads[BASELINE, None]()
 
 
 def _time(
@@ -190,7 +188,8 @@ def _scipy(state: Mapping[str, Tensor], packed: bool) -> bytes:
     import numpy as np
     from scipy import sparse
 
-    file, rest = io.BytesIO(), {}
+    file = io.BytesIO()
+    rest: dict[str, Any] = {}
     for name, tensor in state.items():
         if tensor.dtype in (torch.float32, torch.float64) and tensor.ndim >= 2:
             one = io.BytesIO()

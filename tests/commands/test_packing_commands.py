@@ -182,7 +182,9 @@ def test_loading_is_timed_against_safetensors(capsys):
     from prunebench.measuring.packing import BASELINE, ways
 
     model = pruned_copy(random_network("resnet20"), 0.9)
-    rows = ways(model.state_dict(), model, network_input("resnet20", 2), seconds=2.0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rows = ways(before, model, network_input("resnet20", 2), seconds=2.0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     timed = [row for row in rows if row["load_seconds"] is not None]
     assert {(row["name"], row["values"]) for row in timed} >= {
         ("delta", "int8"),
