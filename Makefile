@@ -4,7 +4,11 @@
 # make slow    install, run the tests that take more than a few seconds each
 # make tables  regenerate results/tables and the README's numbers from the saved runs: no training, no timing
 # make lint    ruff and mypy
+# make reference  regenerate docs/reference.md from the docstrings
+# make package  build sdist and wheel, install the wheel elsewhere and use it
 # make sanitize  the engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer, on every kernel set
+# make races   the thread pool under ThreadSanitizer
+# make fuzz    a minute of coverage-guided fuzzing of everything that reads a file (.ci/fuzz SECONDS for longer)
 # make neon    the native kernels for 64-bit ARM, under an emulator
 
 PYTHON ?= python3
@@ -13,7 +17,7 @@ BIN    := $(VENV)/bin
 PROFILE ?= $(shell sed -n 's/^profile: *\([^ ]*\).*/\1/p' params.yaml)
 SEEDS   ?= $(shell sed -n 's/^seeds: *\([^ ]*\).*/\1/p' params.yaml)
 
-.PHONY: bench test slow tables lint sanitize neon install clean
+.PHONY: bench test slow tables lint reference package sanitize races fuzz neon install clean
 
 install: $(VENV)/installed
 
@@ -46,8 +50,20 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+reference: install
+	$(BIN)/python docs/make_reference.py
+
+package: install
+	.ci/package $(BIN)/python
+
 sanitize: install
 	.ci/sanitize $(BIN)/python
+
+races:
+	.ci/races
+
+fuzz: install
+	.ci/fuzz 60 $(BIN)/python
 
 neon:
 	.ci/neon

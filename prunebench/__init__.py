@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prunebench import kernels, schedules
     from prunebench.backends import compile
     from prunebench.compaction import compact
+    from prunebench.export import export_onnx
     from prunebench.formats import load, save
     from prunebench.pruner import Pruner, prune
 
@@ -24,6 +25,7 @@ _LAZY = {
     "Pruner": ("prunebench.pruner", "Pruner"),
     "compact": ("prunebench.compaction", "compact"),
     "compile": ("prunebench.backends", "compile"),
+    "export_onnx": ("prunebench.export", "export_onnx"),
     "save": ("prunebench.formats", "save"),
     "load": ("prunebench.formats", "load"),
     "kernels": ("prunebench.kernels", None),
@@ -37,6 +39,7 @@ __all__ = [
     "compile",
     "criterion",
     "dataset",
+    "export_onnx",
     "granularity",
     "kernels",
     "load",

@@ -9,8 +9,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from prunebench import saved_values
 from prunebench.errors import UsageError
-from prunebench.facts import FIELDS, SCHEMA, STATUSES, check_numbers, check_shared, plain
+from prunebench.facts import FIELDS, SCHEMA, STATUSES, check_shared, plain
 
 QUESTIONS = ("layers", "networks", "claims")
 
@@ -110,27 +111,53 @@ def check_answer(facts: Mapping[str, Any]) -> None:
             f"{SCHEMA} and {', '.join(QUESTIONS)}: run the benchmark again"
         )
     try:
-        check_shared(facts)
         cell = facts["cell"]
+        saved_values.cell(cell, of_the_grid=False)
+        check_shared(facts)
         _check_name(cell["model"])
         # A claim is about a network without a weight as well.
         if not 0 <= cell["sparsity"] < 1 and (facts["question"], cell["sparsity"]) != ("claims", 1):
             raise ValueError(f"sparsity is {cell['sparsity']!r}")
-        if facts["question"] == "layers":
-            _check_name(facts["layer"]["id"])
-            for name in facts["networks"]:
-                _check_name(name)
-            check_numbers(facts, ("useful_gflops", "dense_equivalent_gflops", "roof_percent"))
-        elif facts["question"] == "claims":
-            check_numbers(facts, CLAIM_FIELDS)
-        else:
-            for name, one in (facts["arms"] or {}).items():
-                _check_name(name)
-                check_numbers(one, _NUMBERS)
+        {"layers": _check_layer, "networks": _check_network, "claims": _check_claim}[facts["question"]](facts)
     except KeyError as error:
         raise UsageError(f"facts lack {error}; run the benchmark again") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UsageError(f"facts that can't be: {error}; run the benchmark again") from error
+
+
+def _check_layer(facts: Mapping[str, Any]) -> None:
+    measured = facts["status"] == "ok"
+    _check_name(saved_values.table(facts["layer"], "layer")["id"])
+    if not isinstance(facts["networks"], list) or not facts["networks"]:
+        raise ValueError("networks is no list of names")
+    for name in facts["networks"]:
+        _check_name(name)
+    words = ("kernel", "layout", "tile", "roof")
+    saved_values.texts({name: facts[name] for name in words}, words)
+    saved_values.numbers(facts, ("roof_percent",))
+    times = ("useful_gflops", "dense_equivalent_gflops", "latency_seconds", "baseline_seconds", "speedup")
+    saved_values.numbers(facts, times, needed=measured)
+    saved_values.texts(facts, ("baseline",), needed=measured)
+    roofs = saved_values.table(facts["roofs"] or {}, "roofs")
+    saved_values.numbers(roofs, roofs)
+
+
+def _check_claim(facts: Mapping[str, Any]) -> None:
+    saved_values.numbers(facts, CLAIM_FIELDS)
+
+
+def _check_network(facts: Mapping[str, Any]) -> None:
+    measured = facts["status"] == "ok"
+    saved_values.numbers(facts, ("speedup", "blocks"), needed=measured)
+    saved_values.texts(facts, ("baseline",), needed=measured)
+    for name, one in saved_values.table(facts["arms"] or {}, "arms").items():
+        _check_name(name)
+        saved_values.numbers(saved_values.table(one, name), _NUMBERS)
+        saved_values.texts(one, ("reason", "verdict", "version", "process"))
+        saved_values.texts(one, ("status",), needed=True)
+        if one["status"] == "ok":
+            saved_values.numbers(one, ("seconds", "blocks"), needed=True)
+        one["reason"], one["verdict"]
 
 
 def _check_name(name: Any) -> None:

@@ -58,8 +58,8 @@ def _written(path: Path, content: bytes) -> Iterator[str]:
             _sync(path.parent)
     except FileExistsError:
         raise
-    except OSError as error:
-        raise UsageError(f"can't write {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise UsageError(f"can't write {path}: {getattr(error, 'strerror', None) or error}") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -92,8 +92,8 @@ def make_folder(path: Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except OSError as error:
-        raise UsageError(f"can't write into {path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"can't write into {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from prunebench.errors import UsageError
@@ -57,17 +58,29 @@ class Cell:
     @property
     def id(self) -> str:
         """Readable and unique within a grid: `lenet5-mnist-l1-weight-global-agp-s900-seed0`."""
-        parts = (self.model, self.dataset, self.criterion, self.granularity, self.scope, self.schedule)
-        return "-".join([*(Spec.parse(p).slug for p in parts), f"s{per_mille(self.sparsity)}", f"seed{self.seed}"])
+        words = _slugs(self.model, self.dataset, self.criterion, self.granularity, self.scope, self.schedule)
+        return f"{words}-s{per_mille(self.sparsity)}-seed{self.seed}"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Cell:
-        known = {f.name for f in fields(Recipe)}
-        recipe = Recipe(**{k: v for k, v in data["recipe"].items() if k in known})
-        return cls(**{**{f.name: data[f.name] for f in fields(cls) if f.name in data}, "recipe": recipe})
+        given = {k: v for k, v in data["recipe"].items() if k in _RECIPE}
+        try:
+            recipe = _recipe(**given)
+        except TypeError:  # a list, say, that can't be looked up: its own message says what it should be
+            recipe = Recipe(**given)
+        return cls(**{**{name: data[name] for name in _CELL if name in data}, "recipe": recipe})
+
+
+_CELL = tuple(f.name for f in fields(Cell))
+_RECIPE = frozenset(f.name for f in fields(Recipe))
+
+
+@lru_cache(maxsize=256, typed=True)  # a saved run repeats a few recipes in each of its facts
+def _recipe(**values: Any) -> Recipe:
+    return Recipe(**values)
 
 
 @dataclass(frozen=True)
@@ -80,7 +93,7 @@ class Case:
 
     @property
     def id(self) -> str:
-        return f"{self.cell.id}-{Spec.parse(self.backend).slug}-b{self.batch_size}"
+        return f"{self.cell.id}-{_slugs(self.backend)}-b{self.batch_size}"
 
     @property
     def group(self) -> str:
@@ -106,6 +119,12 @@ class Case:
         }
 
 
+@lru_cache(maxsize=65536)  # a grid repeats few names in a hundred thousand ids
+def _slugs(*names: str) -> str:
+    return "-".join(Spec.parse(name).slug for name in names)
+
+
+@lru_cache(maxsize=65536)
 def per_mille(sparsity: float) -> str:
     """`900` for 0.9, `000` for 0, `916_7` for 0.9167: digits that `-k` can take."""
     value = Decimal(repr(float(sparsity))) * 1000

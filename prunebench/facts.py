@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from prunebench import saved_values
 from prunebench.cell import Case, Cell
 from prunebench.errors import UsageError
 
@@ -40,6 +41,8 @@ FIELDS = {
 }
 
 TEXTS = {"baseline", "verdict", "collapse", "not_pruned"}
+_NUMBERS = tuple(name for name in FIELDS if name not in TEXTS)
+_WORDS = (*sorted(TEXTS), "reason")
 
 
 def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
@@ -66,6 +69,7 @@ def case_of(facts: Mapping[str, Any]) -> Case:
             f"facts have schema {facts.get('schema')!r}; this version reads {SCHEMA}: run the benchmark again"
         )
     try:
+        saved_values.cell(facts["cell"], of_the_grid=True)
         check_shared(facts)
         if facts["accuracy"] is not None and facts["accuracy"] > 1:
             raise ValueError(f"accuracy is {facts['accuracy']!r}")
@@ -80,20 +84,15 @@ def case_of(facts: Mapping[str, Any]) -> Case:
 
 def check_shared(facts: Mapping[str, Any]) -> None:
     """ValueError, TypeError or KeyError where what all facts of schema 1 share can't be."""
-    check_numbers(facts, set(FIELDS) - TEXTS)
-    for name in ("threads", "batch_size"):
-        if not isinstance(facts[name], int) or facts[name] < 1:
-            raise ValueError(f"{name} is {facts[name]!r}")
+    saved_values.numbers(facts, _NUMBERS)
+    saved_values.texts(facts, _WORDS)
+    saved_values.texts(facts, ("backend", "status"), needed=True)
+    saved_values.whole(facts, ("threads", "batch_size"), least=1)
     if facts["status"] not in STATUSES:
         raise ValueError(f"status is {facts['status']!r}")
-
-
-def check_numbers(facts: Mapping[str, Any], names: Iterable[str]) -> None:
-    """The same for facts that are numbers of at least 0, or null."""
-    for name in names:
-        value = facts[name]
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
-            raise ValueError(f"{name} is {value!r}")
+    if facts["status"] == "ok":
+        for name in ("baseline", "verdict", "collapse"):
+            facts[name]  # null or not, it must be said
 
 
 def repetition_of(cell: Cell) -> Cell:

@@ -19,12 +19,16 @@ from prunebench.errors import UsageError
 
 RUN_NAME = re.compile(r"^[a-z0-9][a-z0-9_.-]{0,63}$")
 SUFFIX = ".partial.jsonl"
+_RESERVED = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]")  # with whatever behind a dot, on Windows
 
 
 def check_run_name(name: str) -> str:
     """The name, or UsageError where it can't be a run's (it becomes part of a file name)."""
-    if not RUN_NAME.fullmatch(name):
-        raise UsageError(f"--benchmark-save={name!r} can't be a run's name; names match {RUN_NAME.pattern}")
+    if not RUN_NAME.fullmatch(name) or _RESERVED.fullmatch(name.partition(".")[0]):
+        raise UsageError(
+            f"--benchmark-save={name!r} can't be a run's name; names match {RUN_NAME.pattern} "
+            "and are no device of Windows such as con or nul"
+        )
     return name
 
 

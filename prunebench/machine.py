@@ -16,9 +16,19 @@ from typing import Any
 _PACKAGES = ("prunebench", "torch", "torchvision", "numpy", "scipy", "pandas", "pytest", "pytest-benchmark")
 
 
+_most_cores: int | None = None
+
+
 def cores() -> int:
     """CPUs this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return there if _most_cores is None else min(there, _most_cores)
+
+
+def limit_cores(count: int | None) -> None:
+    """Have this process take no more than `count` CPUs, because others share them; None lifts it."""
+    global _most_cores
+    _most_cores = count
 
 
 @cache

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prunebench.attention import Projection, projection_names
 from prunebench.errors import UsageError
+from prunebench.reparametrised import remedy
 
 PRUNABLE = (nn.modules.conv._ConvNd, nn.Linear)
 _SAMPLE = 1 << 15  # scores that are sorted to bound a threshold
@@ -34,7 +35,7 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
 
     The projections inside an nn.MultiheadAttention count too; a linear module stands for each of them.
     exclude: shell patterns on module or parameter names, for example "*.fc". Raises UsageError where nothing is
-    left, a pattern fits nothing, or a layer carries torch.nn.utils.prune's reparametrisation.
+    left, a pattern fits nothing, or a layer computes its weight from others (a mask, a parametrization).
     """
     if isinstance(exclude, str):
         exclude = [exclude]
@@ -43,15 +44,14 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
     used: set[str] = set()
     excluded: set[int] = set()
     for path, owner, attribute in held_weights(model):
-        if attribute not in owner._parameters:
-            raise UsageError(
-                f"layer {path!r} has no plain {attribute} (pruned by torch.nn.utils.prune, or parametrised?); "
-                f"call torch.nn.utils.prune.remove(layer, {attribute!r}) first"
-            )
         name = f"{path}.{attribute}" if path else attribute
-        module: Any = Projection(owner, attribute) if isinstance(owner, nn.MultiheadAttention) else owner
         matching = [p for p in exclude if fnmatchcase(path, p) or fnmatchcase(name, p)]
         used.update(matching)
+        if attribute not in owner._parameters:
+            if matching:
+                continue
+            raise UsageError(f"layer {path!r}: its {attribute} {remedy(owner, attribute)}")
+        module: Any = Projection(owner, attribute) if isinstance(owner, nn.MultiheadAttention) else owner
         if matching:
             excluded.add(id(module.weight))
         if id(module.weight) not in seen:
@@ -74,6 +74,16 @@ def held_weights(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
             yield path, module, "weight"
         elif isinstance(module, nn.MultiheadAttention):
             yield from ((path, module, name) for name in projection_names(module))
+
+
+def meant(model: nn.Module, exclude: Sequence[str] = ()) -> list[tuple[str, nn.Module, str]]:
+    """Of held_weights those that no pattern fits; what a pattern can't fit is left to `prunable_modules` to tell."""
+    patterns = [exclude] if isinstance(exclude, str) else exclude
+    return [
+        (path, module, attribute)
+        for path, module, attribute in held_weights(model)
+        if not any(fnmatchcase(path, p) or fnmatchcase(f"{path}.{attribute}", p) for p in patterns)
+    ]
 
 
 def weight_names(model: nn.Module) -> dict[str, tuple[str, ...]]:

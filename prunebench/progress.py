@@ -19,7 +19,9 @@ QUIET_SECONDS = 2.0
 
 
 class Progress:
-    """Counts checkpoints and cases; `write` gets whole lines."""
+    """Counts checkpoints and cases; `write` gets whole lines. `workers`: checkpoints that are trained at once."""
+
+    workers = 1
 
     def __init__(self, write: Callable[[str], None], timing_seconds: float) -> None:
         self.write = write
@@ -28,14 +30,23 @@ class Progress:
         self._costs: dict[Cell, float] = {}
         self._cases = self._measured = self._missing = self._made = 0
         self._estimated = self._taken = 0.0
+        self._known = True  # how long a step takes
 
-    def announce(self, cases: Sequence[Case], lab: Lab) -> None:
-        """One line: cells, how many are stored, cases, minutes; a few training steps are timed for it."""
+    def announce(self, cases: Sequence[Case], lab: Lab | None) -> None:
+        """One line: cells, how many are stored, cases, minutes; a few training steps are timed for it.
+
+        Without a lab nothing is built, and the time that training takes isn't known.
+        """
         self._cases = len(cases)
+        if lab is None:
+            cells = len({case.cell for case in cases})
+            measuring = _span(self._cases * self.case_seconds)
+            self.write(f"prunebench: {cells} cells, {self._cases} cases to measure ({measuring} without training)")
+            return
         self.announce_cells(list(dict.fromkeys(case.cell for case in cases)), lab)
 
-    def announce_cells(self, cells: Sequence[Cell], lab: Lab) -> None:
-        """The same for cells that are only to be made, not measured."""
+    def announce_cells(self, cells: Sequence[Cell], lab: Lab, timed: bool = True) -> None:
+        """The same for cells that are only to be made, not measured; timed=False: on other machines than this one."""
         missing = pipeline.to_make(cells, lab)
         self._missing = len(missing)
         if missing:
@@ -44,11 +55,18 @@ class Progress:
         for cell in missing:
             kind = (cell.dataset, cell.model, cell.recipe)
             if kind not in steps:
-                steps[kind] = _step_seconds(cell, lab)
+                steps[kind] = step_seconds(cell, lab) if timed else 1.0
             epochs = pipeline.epochs_of(cell)
             per_epoch = math.ceil(len(lab.data(cell.dataset).train) / cell.recipe.batch_size)
             self._costs[cell] = steps[kind] * epochs * per_epoch
-        training, measuring = sum(self._costs.values()), self._cases * self.case_seconds
+        self._known = timed
+        if not timed:
+            self.write(
+                f"prunebench: {len(cells)} cells, {len(missing)} checkpoints to train, {self.workers} at once; "
+                "the first ones tell how long it takes"
+            )
+            return
+        training, measuring = self._left(), self._cases * self.case_seconds
         cases = f"{self._cases} cases to measure ({_span(measuring)}); " if self._cases else ""
         self.write(
             f"prunebench: {len(cells)} cells, {len(missing)} checkpoints to train ({_span(training)}), {cases}"
@@ -74,6 +92,11 @@ class Progress:
         """Called where another process is making a checkpoint that this one needs."""
         self.write(f"prunebench: {cell.id} is being trained by another process on this store; waiting for it")
 
+    def under_way(self, running: int) -> None:
+        """Called now and then while workers train; speaks only where nothing was said for a while."""
+        if time.monotonic() - self._spoke > 10 * QUIET_SECONDS:
+            self._say(f"{running} under way")
+
     def begins(self) -> None:
         """Called before each case."""
 
@@ -91,13 +114,17 @@ class Progress:
             )
 
     def _say(self, text: str) -> None:
-        # What was made so far tells how far off the estimate was.
-        pace = self._taken / self._estimated if self._estimated else 1.0
-        left = pace * sum(self._costs.values()) + (self._cases - self._measured) * self.case_seconds
+        left = self._left() + (self._cases - self._measured) * self.case_seconds
         # Where nothing is measured, checkpoints are what is counted.
         done, total = (self._measured, self._cases) if self._cases else (self._made, self._missing)
-        self.write(f"prunebench: [{done}/{total}] {text}; {_span(left)} left")
+        rest = f"{_span(left)} left" if self._known or self._estimated else "no estimate yet"
+        self.write(f"prunebench: [{done}/{total}] {text}; {rest}")
         self._spoke = time.monotonic()
+
+    def _left(self) -> float:
+        # What was made so far tells how far off the estimate was.
+        pace = self._taken / self._estimated if self._estimated else 1.0
+        return pace * sum(self._costs.values()) / max(1, min(self.workers, len(self._costs)))
 
 
 class Pace:
@@ -130,17 +157,48 @@ class Pace:
             self.write(f"prunebench: {self._measured} of {self.cases} cases of {self.question} in {spent}")
 
 
+class Loop:
+    """Counts a loop's turns; silent for the first two seconds, then a bar on a terminal, elsewhere now and then a line.
+
+    `advance` is called after each turn, `close` at the end, also where the loop broke off.
+    """
+
+    def __init__(self, write: Callable[[str], None], what: str, total: int, bar: bool = False) -> None:
+        self.write, self.what, self.total, self.bar = write, what, total, bar
+        self._start = self._spoke = time.monotonic()
+        self._done = 0
+        self._drawn: Any = None
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        now = time.monotonic()
+        if self._drawn is not None:
+            self._drawn.update(self._drawn.task_ids[0], completed=self._done)
+        elif now - self._start < QUIET_SECONDS or self._done == self.total:
+            return
+        elif self.bar:
+            self._drawn = _drawn_bar()
+            self._drawn.start()
+            self._drawn.add_task(self.what, total=self.total, completed=self._done)
+        elif self._spoke == self._start or now - self._spoke > 10 * QUIET_SECONDS:
+            left = (now - self._start) / self._done * (self.total - self._done)
+            self.write(f"prunebench: [{self._done}/{self.total}] {self.what}; {_span(left)} left")
+            self._spoke = now
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._drawn is not None:
+            self._drawn.stop()
+            self._drawn = None
+
+
 class Bar(Progress):
     """The same with a bar for the checkpoint in training, for one cell on a terminal."""
 
     def __init__(self, write: Callable[[str], None], timing_seconds: float) -> None:
         super().__init__(write, timing_seconds)
-        from rich.console import Console
-        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as RichProgress
-
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-        self._bar = RichProgress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._bar = _drawn_bar()
         self._task: Any = None
 
     def tell(self, cell: Cell, step: int, steps: int) -> None:
@@ -159,7 +217,15 @@ class Bar(Progress):
         super().said(cell, made)
 
 
-def _step_seconds(cell: Cell, lab: Lab) -> float:
+def _drawn_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+
+
+def step_seconds(cell: Cell, lab: Lab) -> float:
     """Seconds of one training step, measured on a throw-away model."""
     import torch
     import torch.nn.functional as F

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,3 +74,13 @@ def _removed(name: str, given: Mapping[str, Any], weights: Mapping[str, Tensor])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < weight.numel():
         raise UsageError(f"proportions: {name} can't lose {value!r} of its {weight.numel()} weights; give fewer")
     return value
+
+
+def by_density(final: float, part: float) -> float:
+    """The sparsity after a part of the way in equal factors of the density (Tanaka et al. 2020)."""
+    return 1.0 - (1.0 - final) ** part
+
+
+def on_the_way(part: float, target: Callable[[float], float], final: float) -> float:
+    """The same, never beyond the schedule's own target."""
+    return min(by_density(final, part), target(final))

@@ -15,9 +15,10 @@ from prunebench.criteria import updates
 from prunebench.criteria.watching import Watching
 from prunebench.errors import UsageError
 from prunebench.granularities import Scored, reachable, unit_sets
-from prunebench.masks import apply, check_weights, prunable_modules, sparsity_of, weight_names
-from prunebench.proportions import Given, Proportions, removed
+from prunebench.masks import apply, check_weights, meant, prunable_modules, sparsity_of, weight_names
+from prunebench.proportions import Given, Proportions, by_density, on_the_way, removed
 from prunebench.registry import check
+from prunebench.reparametrised import takes_masks
 from prunebench.units import select
 
 _Data = Iterable[tuple[Any, Any]]
@@ -37,6 +38,7 @@ def prune(
     overrides: Mapping[str, float] | None = None,
     proportions: Given | None = None,
     loss: _Loss | None = None,
+    batch_norm: str = "running",
 ) -> dict[str, Tensor]:
     """Prune a model in place, at once; returns {parameter name: bool mask, True = kept}.
 
@@ -46,7 +48,9 @@ def prune(
     get a sparsity of their own, {"*.fc": 0.5, "conv1": 0.0}, the first pattern that fits; the rest takes the scope at
     the asked sparsity. scope="global:first=dense:last=dense" does so for the model's ends. proportions: masks of
     another pruning, instead of a sparsity: each layer loses as much as there, by this criterion;
-    scope="like:criterion=snip:scope=global" does so for what another criterion and scope would give here.
+    scope="like:criterion=snip:scope=global" does so for what another criterion and scope would give here. batch_norm:
+    "batch" lets gradients (SNIP, GraSP, …) go through each batch's own statistics, as published for pruning at
+    initialisation, where the running ones say nothing yet.
     Raises UsageError for a value that can't be, PluginError for a plugin that misbehaves; the model is then untouched.
     """
     pruner = Pruner(
@@ -62,16 +66,9 @@ def prune(
         overrides=overrides,
         proportions=proportions,
         loss=loss,
+        batch_norm=batch_norm,
     )
     return pruner.masks
-
-
-def _by_density(final: float, part: float) -> float:
-    return 1.0 - (1.0 - final) ** part
-
-
-def _on_the_way(part: float, target: Callable[[float], float], final: float) -> float:
-    return min(_by_density(final, part), target(final))
 
 
 class _Ranking:
@@ -91,12 +88,16 @@ class Pruner:
     weight decay revives them. `masks` holds {parameter name: bool, True = kept}; masks only ever shrink.
     `prunings` holds what each pruning left out in all, {parameter name: weights}; as `proportions=` of another Pruner
     with the same schedule it gives the same counts per layer at every pruning.
+    Weights that torch.nn.utils.prune masked before count as pruned and stay zero; its masks are made permanent.
     every: prune only at each every-th call (n calls then reach k = n/every prunings; the last one is never missed).
     A criterion that asks for rounds (SynFlow: 100) rescores between the densities d^(k/rounds), d the final one, that a
     pruning passes. One that watches the training (movement) reads `weight.grad` in `step()`: don't clear it before.
     Raises what `prune` raises.
     """
 
+    given: dict[str, Tensor]  # masks of torch.nn.utils.prune that the model came with
+
+    @takes_masks(meant)
     def __init__(
         self,
         model: nn.Module,
@@ -112,6 +113,7 @@ class Pruner:
         overrides: Mapping[str, float] | None = None,
         proportions: Given | None = None,
         loss: _Loss | None = None,
+        batch_norm: str = "running",
         every: int = 1,
         start: bool = True,
     ) -> None:
@@ -124,7 +126,7 @@ class Pruner:
         self.schedule, self.granularity = check("schedules", schedule), check("granularities", granularity)
         self.model, self.steps, self.every = model, steps, every
         # A generator can be read once, a schedule prunes many times.
-        self._data, self._loss = list(data) if isinstance(data, Iterator) else data, loss
+        self._data, self._loss, self._batch_norm = list(data) if isinstance(data, Iterator) else data, loss, batch_norm
         self._modules = prunable_modules(model, exclude)
         check_weights(self._modules)
         self._proportions = self._given(proportions, sparsity, overrides)
@@ -145,7 +147,9 @@ class Pruner:
             self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
             own = scopes.own_sparsities(self._sharing, weight_names(model), overrides or {})
         self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
-        self.masks: dict[str, Tensor] = {}
+        # What torch.nn.utils.prune masked before stays so, whatever the criterion says.
+        self.masks = {n: self.given.get(n, torch.ones_like(m.weight, dtype=torch.bool))
+                      for n, m in self._modules.items()} if self.given else {}  # fmt: skip
         self.prunings: list[dict[str, int]] = []
         self._factors: list[tuple[Tensor, Tensor]] | None = None
         self._share, self._calls = 0.0, 0
@@ -226,12 +230,12 @@ class Pruner:
         """By way of the sparsities at density d^(k/rounds), d the final one; no training between."""
         now, n = self.sparsity * self._share, ranking.rounds
         parts = [k / n for k in range(1, n)]
-        between = [part for part in parts if now < _by_density(self.sparsity, part) < target(self.sparsity)]
+        between = [part for part in parts if now < by_density(self.sparsity, part) < target(self.sparsity)]
         masks = self.masks
         before = {n: m.weight.detach().clone() for n, m in self._modules.items()} if between else {}
         try:
             for part in between:
-                self._prune(ranking, partial(_on_the_way, part, target), target, wanted)
+                self._prune(ranking, partial(on_the_way, part, target), target, wanted)
                 apply(self.model, self.masks)
             self._prune(ranking, target, target, wanted)
         except BaseException:
@@ -255,6 +259,7 @@ class Pruner:
             loss=self._loss,
             watched=ranking.watching,
             gathered=layers,
+            batch_norm=self._batch_norm,
         )
         keep: Mapping[str, Tensor] | None = self.masks or None
         sets = unit_sets(
@@ -271,6 +276,7 @@ class Pruner:
             name: chosen[name] if name in chosen else scores[name].new_ones(scores[name].shape).bool()
             for name in self._modules
         }
+        masks |= {name: masks[name] & mask for name, mask in self.given.items() if name in masks}
         # Every layer's update is made and checked before the first is written.
         moved = updates.moved(ranking.criterion, layers, masks) if layers else {}
         self._factors, self.masks = None, masks

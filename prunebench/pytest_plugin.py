@@ -18,11 +18,14 @@ from prunebench import profiles, questions, settings
 from prunebench.errors import PrunebenchError, UsageError
 from prunebench.journal import check_run_name
 from prunebench.machine import cores
+from prunebench.measuring import limits
+from prunebench.measuring.limits import Limits
 from prunebench.pytest_session import Session, machine_facts
 
 _PLANS = pytest.StashKey[dict[str, Any]]()  # question -> its plan
 INTERRUPTED_STATUS = 130  # as a shell says it of a command that Ctrl-C ended
 _SESSION = pytest.StashKey[Session]()
+_LIMITS = pytest.StashKey[Limits | None]()
 _OPTIONS = (*profiles.LISTS, "epochs", "fine_tune_epochs", "recipe", "controls")
 # Each in benchmarks/test_<question>.py.
 _ASIDE = {"layers": questions.layers, "networks": questions.networks, "claims": questions.claims}
@@ -47,6 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", metavar="NAME", help=settings.DEVICE_HELP)
     group.addoption("--logs", metavar="DIR", help=settings.LOGS_HELP)
     group.addoption("--tensorboard", action="store_true", help="TensorBoard's events beside the CSV under --logs")
+    group.addoption("--isolate", action="store_true", help=limits.HELP)
+    group.addoption("--isolate-memory", metavar="SIZE", help=limits.MEMORY_HELP)
+    group.addoption("--isolate-seconds", metavar="N", help=limits.SECONDS_HELP)
     group.addoption("--data", metavar="DIR", help="folder of datasets; default PRUNEBENCH_DATA or .prunebench/data")
     group.addoption(
         "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
@@ -74,6 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[_PLANS] = _plans(config)
         _grid_threads(config)
+        config.stash[_LIMITS] = limits.limits_of(option.isolate, option.isolate_memory, option.isolate_seconds)
         settings.check_training(option.device, option.logs, option.tensorboard)
         if getattr(option, "benchmark_save", None):
             check_run_name(option.benchmark_save)
@@ -140,6 +147,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     profile = config.getoption("profile") or profiles.DEFAULT_PROFILE
     threads = config.getoption("threads") or ("1" if "grid" in config.stash[_PLANS] else "the profile's")
     lines = [f"prunebench: profile {profile}, {threads} of {cores()} threads while measuring"]
+    if config.stash[_LIMITS] is not None:
+        lines.append(f"prunebench: each case in a process of its own: {config.stash[_LIMITS]}")
     reason = engine.available()
     if reason:
         lines.append(f"prunebench: the csr backend is off: {reason}")
@@ -148,7 +157,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     cases = [case for item in items if (case := _case(item)) is not None]
-    config.stash[_SESSION] = Session(config, config.stash[_PLANS], _grid_threads(config), cases)
+    config.stash[_SESSION] = Session(config, config.stash[_PLANS], _grid_threads(config), cases, config.stash[_LIMITS])
 
 
 def _case(item: Any) -> Any:
@@ -169,6 +178,12 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, Any, Any]:
         # What was measured is saved and summed up as ever; pytest's own way shows where in the code it was stopped.
         ours.interrupted = True
         return True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.config.stash[_LIMITS] is not None and _case(item) is not None:
+        item.add_marker(pytest.mark.benchmark(timer=item.config.stash[_SESSION].replay))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ Imports no torch before the first case.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import pytest
 from prunebench import settings
 from prunebench.atomic import create_bytes
 from prunebench.cell import Case
-from prunebench.errors import PrunebenchError, UsageError
+from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError
 from prunebench.journal import Journal
 from prunebench.machine import cores, describe
+from prunebench.measuring.limits import Limits
 from prunebench.questions import ClaimCase, LayerCase, NetworkCase
 
 QUESTION_OF: dict[type, str] = {Case: "grid", LayerCase: "layers", NetworkCase: "networks", ClaimCase: "claims"}
@@ -30,11 +31,45 @@ def machine_facts() -> dict[str, Any]:
     return describe(build_info())
 
 
-class Session:
-    """Measures the cases of one pytest session; `plans` holds {question: plan with its timing_seconds}."""
+class Replay:
+    """A clock for pytest-benchmark that shows the rounds that were timed in another process, one a round."""
 
-    def __init__(self, config: pytest.Config, plans: dict[str, Any], threads: int, cases: Sequence[Any]) -> None:
-        self.config, self.plans, self.cases = config, plans, list(cases)
+    __module__, __name__ = "prunebench", "replay"  # as a saved run names it
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._steps: Iterator[float] = iter(())
+
+    def __call__(self) -> float:
+        """The seconds now."""
+        return self._now
+
+    def show(self, rounds: Sequence[float], calls: int, benchmark: Any) -> None:
+        """Let a benchmark on this clock find these seconds, each for so many calls."""
+        # Of a round's calls the first takes all of its time.
+        self._steps = (seconds for total in rounds for seconds in (total, *(0.0,) * (calls - 1)))
+        benchmark.pedantic(self._pass, rounds=len(rounds), iterations=calls)
+
+    def _pass(self) -> None:
+        self._now += next(self._steps, 0.0)  # pytest-benchmark calls once more for the result
+
+
+class Session:
+    """Measures the cases of one pytest session; `plans` holds {question: plan with its timing_seconds}.
+
+    limits: of a process per case, None to measure in this one.
+    """
+
+    def __init__(
+        self,
+        config: pytest.Config,
+        plans: dict[str, Any],
+        threads: int,
+        cases: Sequence[Any],
+        limits: Limits | None = None,
+    ) -> None:
+        self.config, self.plans, self.cases, self.limits = config, plans, list(cases), limits
+        self.replay = Replay()
         self.threads = min(threads, cores())  # of the grid; other cases say their own
         self.untimed: list[dict[str, Any]] = []
         self.started = self.interrupted = False
@@ -59,9 +94,10 @@ class Session:
         if "grid" in by_question:
             self._announce_grid(by_question.pop("grid"), write)
         for question, found in by_question.items():
+            from prunebench.measuring.benches import bench_of
             from prunebench.progress import Pace
 
-            self._benches[question] = _bench(question, self.plans[question].timing_seconds)
+            self._benches[question] = self._bench(question, bench_of(question, self.plans[question].timing_seconds))
             self._progress[question] = Pace(write, question, len(found))
         self.started = True
 
@@ -69,59 +105,77 @@ class Session:
         from prunebench.measuring.grid import Bench
         from prunebench.pipeline import Lab
         from prunebench.progress import Progress
-        from prunebench.store import Store
+        from prunebench.remote_store import open_store
 
         config, seconds = self.config, self.plans["grid"].timing_seconds
         root = Path(config.rootpath)
         progress = Progress(write, seconds)
         try:
             self._lab = Lab(
-                Store(settings.store(config.getoption("store"), root)),
+                open_store(settings.store_place(config.getoption("store"), root)),
                 settings.data(config.getoption("data"), root),
                 progress.tell,
                 progress.said,
                 waits=progress.waits,
                 **settings.training(*(config.getoption(name) for name in ("device", "logs", "tensorboard"))),
             )
-            self._benches["grid"], self._progress["grid"] = Bench(self._lab, self.threads, seconds), progress
-            progress.announce(cases, self._lab)
+            self._benches["grid"] = self._bench("grid", Bench(self._lab, self.threads, seconds))
+            self._progress["grid"] = progress
+            # What an estimate would build and train here may be what is kept out of this process.
+            progress.announce(cases, self._lab if self.limits is None else None)
         except PrunebenchError as error:
             raise pytest.UsageError(str(error)) from error
 
     def measure(self, case: Any, benchmark: Any) -> dict[str, Any]:
         """The facts of a case, recorded in the benchmark, the journal and the saved run."""
-        from prunebench import backends
-
-        reason = backends.unavailable(case.backend)
-        if reason is not None:
-            pytest.skip(f"backend {case.backend} is off: {reason}")
+        self._check_here(case.backend)
         question = QUESTION_OF[type(case)]
         bench, progress = self._benches[question], self._progress[question]
         progress.begins()
         try:
             measured = bench.measure(case)
         except PrunebenchError as error:
+            if self.limits is not None and isinstance(error, BackendUnavailable):
+                pytest.skip(str(error))
             self._record(bench.failed(case, str(error)), None, progress)
             pytest.fail(str(error), pytrace=False)
         facts = measured.facts
         benchmark.group = case.group
         benchmark.params = {"case": case.id}  # a Case is no JSON
         benchmark.extra_info.update(facts)
-        if measured.call is None:
+        if measured.call is None and measured.rounds is None:
             self._record(facts, None, progress)
-            pytest.xfail(f"{facts['status']}: {facts['reason']}")
+            said = f"{facts['status']}: {facts['reason']}"
+            # Divergence is what came out; the others kept anything from coming out.
+            pytest.xfail(said) if facts["status"] == "diverged" else pytest.fail(said, pytrace=False)
         self._time(measured, benchmark)
         self._record(facts, benchmark, progress)
         return facts
 
+    def _check_here(self, backend: str) -> None:
+        """Skip where a backend can't run; isolated, that is asked in the case's process."""
+        from prunebench import backends
+
+        reason = backends.unavailable(backend) if self.limits is None else None
+        if reason is not None:
+            pytest.skip(f"backend {backend} is off: {reason}")
+
+    def _bench(self, question: str, bench: Any) -> Any:
+        if self.limits is None:
+            return bench
+        from prunebench.measuring.isolated import isolated
+
+        return isolated(bench, question, self.limits)
+
     def _time(self, measured: Any, benchmark: Any) -> None:
         from prunebench import machine
 
-        seconds = max(measured.facts["latency_seconds"], 1e-7)
-        iterations = max(1, round(0.005 / seconds))
-        rounds = int(min(50, max(5, measured.history_seconds / (iterations * seconds))))
+        rounds, calls = measured.history()
+        if measured.rounds is not None:
+            self.replay.show(measured.rounds, calls, benchmark)
+            return
         with machine.threads(measured.facts["threads"]):
-            benchmark.pedantic(measured.call, rounds=rounds, iterations=iterations, warmup_rounds=1)
+            benchmark.pedantic(measured.call, rounds=rounds, iterations=calls, warmup_rounds=1)
 
     def _record(self, facts: dict[str, Any], benchmark: Any, progress: Any) -> None:
         if benchmark is None:
@@ -136,6 +190,8 @@ class Session:
     def finish(self) -> None:
         """Drop the journal once the run's own file is there (or nothing was worth saving)."""
         if self.started:
+            for bench in self._benches.values() if self.limits is not None else ():
+                bench.close()
             for progress in self._progress.values():
                 progress.done()
             if self._journal is not None:
@@ -149,20 +205,6 @@ class Session:
             aside = f", {lab.store.set_aside} damaged entries set aside" if lab.store.set_aside else ""
             lines.append(f"prunebench: {lab.trained} checkpoints trained, {lab.reused} reads from the store{aside}")
         return [*lines, f"prunebench: {settings.INTERRUPTED}"] if self.interrupted else lines
-
-
-def _bench(question: str, seconds: float) -> Any:
-    if question == "layers":
-        from prunebench.measuring.layers import LayerBench
-
-        return LayerBench(seconds)
-    if question == "claims":
-        from prunebench.measuring.claims import ClaimBench
-
-        return ClaimBench(seconds)
-    from prunebench.measuring.networks import NetworkBench
-
-    return NetworkBench(seconds)
 
 
 def _save_whole(storage: Any, output_json: dict[str, Any], name: str) -> None:

@@ -16,6 +16,7 @@ from prunebench.models.names import check_model
 from prunebench.shapes import LayerShape, distinct, known_networks
 from prunebench.spec import Spec
 
+SPARSE = ("csr", "jax_bcsr", "masked", "scipy_csr", "torch_csr")  # no way to run an unpruned network
 OPTIONS = ("models", "sparsities", "batch_sizes", "threads", "backends")
 
 
@@ -220,4 +221,4 @@ class _Choice:
     def peers(self) -> tuple[str, ...]:
         """Backends that run the unpruned network; torch's eager mode is always among them."""
         named = [registry.check("backends", b) for b in self._list("backends")]
-        return tuple(unique(["dense", *(b for b in named if b not in ("csr", "masked", "scipy_csr"))]))
+        return tuple(unique(["dense", *(b for b in named if b not in SPARSE)]))

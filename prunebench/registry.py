@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -42,6 +43,7 @@ class Plugin:
     origin: str
     declared: Mapping[str, Any] = field(default_factory=dict)
     check: Check = None
+    file: str | None = None  # of the module, where a decorator registered it
 
     @property
     def builtin(self) -> bool:
@@ -67,7 +69,8 @@ def _register(group: str, name: str, check: Check, **declared: Any) -> Callable[
         before = _local.get((group, name))
         if before is not None and before.origin != origin:
             raise UsageError(f"{kind} {name!r} is defined twice, by {before.origin} and by {origin}; rename one")
-        plugin = Plugin(group, name, function, origin, declared, check)
+        file = getattr(sys.modules.get(function.__module__), "__file__", None)
+        plugin = Plugin(group, name, function, origin, declared, check, file)
         _local[group, name] = plugin
         function.prunebench_plugin = plugin  # what it declared travels with it to its entry point
         return function
@@ -152,6 +155,12 @@ def _entry_points(group: str) -> dict[str, metadata.EntryPoint]:
             )
         found[point.name] = point
     return found
+
+
+def local_modules() -> list[str]:
+    """NAME=FILE of the modules that registered plugins in this process alone, such as a conftest.py; in their order."""
+    found = [p for p in _local.values() if not p.builtin and p.name not in _entry_points(p.group)]
+    return list(dict.fromkeys(f"{p.function.__module__}={p.file or ''}" for p in found))
 
 
 def names(group: str) -> list[str]:

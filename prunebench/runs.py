@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import gc
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunebench import saved_values
 from prunebench.answers import check_answer
 from prunebench.errors import UsageError, unknown
 from prunebench.facts import case_of
 from prunebench.journal import SUFFIX
+from prunebench.untrusted import parse_json, plain_line, read_text
 
 _ID = re.compile(r"[a-z0-9]{1,32}")  # becomes part of a table's file name
 _SAVED = re.compile(r"^(\d{4})_(.+)\.json$")
@@ -51,9 +54,9 @@ def load_runs(folder: Path, chosen: Sequence[str] = ()) -> list[Run]:
     found: list[Path] = []
     for text in chosen:
         path = Path(text)
-        matching = [path] if path.is_file() else [f for f in files if text in _names(f)]
+        matching = [path] if path.is_file() else [f for f in files if text in run_names(f)]
         if not matching:
-            known = sorted({_names(f)[0] for f in files})
+            known = sorted({run_names(f)[0] for f in files})
             raise unknown(
                 "run", text, known, f"runs are saved under {folder} by pytest benchmarks --benchmark-save=NAME"
             )
@@ -66,7 +69,8 @@ def joined(runs: Sequence[Run], others: Sequence[Run]) -> list[Run]:
     return list({run.path.resolve(): run for run in [*runs, *others]}.values())
 
 
-def _names(path: Path) -> tuple[str, ...]:
+def run_names(path: Path) -> tuple[str, ...]:
+    """What a file can be called by: its run's name, its number, its stem."""
     saved = _SAVED.match(path.name)
     if saved:
         return saved[2], saved[1], path.stem
@@ -76,11 +80,17 @@ def _names(path: Path) -> tuple[str, ...]:
 
 def read_run(path: Path) -> Run:
     """One file as a run; UsageError names a file that can't be read. Benchmarks without facts are left out."""
+    collecting = gc.isenabled()
+    gc.disable()  # it would look for rings among a million new values, again and again; JSON makes none
     try:
-        text = path.read_text()
-        return _from_journal(path, text) if path.name.endswith(SUFFIX) else _from_json(path, json.loads(text))
+        text = read_text(path)
+        return _from_journal(path, text) if path.name.endswith(SUFFIX) else _from_json(path, parse_json(text))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a saved run ({error}); remove it or name the runs to use") from error
+        said = textwrap.shorten(plain_line(error), 500)
+        raise UsageError(f"{path} is not a saved run ({said}); remove it or name the runs to use") from error
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _from_json(path: Path, content: dict[str, Any]) -> Run:
@@ -95,12 +105,12 @@ def _from_journal(path: Path, text: str) -> Run:
     rows = []
     for number, line in enumerate(lines):
         try:
-            rows.append(json.loads(line))
+            rows.append(parse_json(line))
         except ValueError:
             if number != len(lines) - 1:  # only the last line can have been cut off by a kill
                 raise
     if not rows:
-        return Run(path, _names(path)[0], "", {}, (), complete=False)
+        return Run(path, run_names(path)[0], "", {}, (), complete=False)
     head, *facts = rows
     return _checked(path, head["datetime"], head["machine"], facts, complete=False)
 
@@ -113,6 +123,8 @@ def _checked(path: Path, time: Any, machine: Any, found: Sequence[dict[str, Any]
         case_of(one)
     for one in answers:
         check_answer(one)
-    if not isinstance(time, str) or (found and not _ID.fullmatch(str(machine.get("id", "unknown")))):
-        raise ValueError("its date or its machine's id is none")
-    return Run(path, _names(path)[0], time, machine, facts, complete, answers)
+    about = saved_values.machine(machine)
+    saved_values.texts({"datetime": time}, ("datetime",), needed=True, most=64)
+    if found and not _ID.fullmatch(str(about.get("id", "unknown"))):
+        raise ValueError("its machine's id is none")
+    return Run(path, run_names(path)[0], time, machine, facts, complete, answers)

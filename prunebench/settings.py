@@ -15,8 +15,17 @@ LOGS_HELP = "folder for a log.csv per checkpoint trained: epoch, rate, loss, val
 
 
 def store(option: str | None, root: Path) -> Path:
-    """The store's folder: --store, PRUNEBENCH_STORE, or .prunebench/store."""
-    return Path(option or os.environ.get("PRUNEBENCH_STORE") or root / ".prunebench" / "store").expanduser()
+    """The store's folder: --store, PRUNEBENCH_STORE, or .prunebench/store; UsageError for a URL."""
+    place = store_place(option, root)
+    if "://" in place:
+        raise UsageError(f"the store {place} is a URL, and this needs a folder; give one with --store DIR")
+    return Path(place)
+
+
+def store_place(option: str | None, root: Path) -> str:
+    """The same where a URL can be used as well (`s3://bucket/store`): it comes back as it is."""
+    given = option or os.environ.get("PRUNEBENCH_STORE")
+    return given if given and "://" in given else str(Path(given or root / ".prunebench" / "store").expanduser())
 
 
 def data(option: str | None, root: Path) -> Path:

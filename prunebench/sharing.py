@@ -24,18 +24,23 @@ def together(sets: Sequence[UnitSet], sparsity: float, scores: Sequence[Tensor] 
     """
     ranked = [s.scores for s in sets] if scores is None else list(scores)
     wanted = pruned_count(sum(s.weights for s in sets), sparsity)
-    lost = _lost(sets, ranked, wanted)
-    counts = _sizes(lost)
-    collapsed = [s.names[0] for s, count in zip(sets, counts, strict=True) if count > s.most]
-    if not collapsed:
-        for unit_set, count, gone in zip(sets, counts, lost, strict=True):
-            if scores is None:  # else what was equal there may differ here
-                unit_set.found[count] = gone.to(unit_set.scores.device)
-        return counts
-    warn_of_collapse(collapsed)
-    # With every set's best out of reach, the next in order takes its place and the total is unchanged.
-    ranked = [r if s.staying else protected(r) for s, r in zip(sets, ranked, strict=True)]
-    counts = _sizes(_lost(sets, ranked, wanted))
+    collapsed: list[int] = []
+    while True:
+        lost = _lost(sets, ranked, wanted)
+        counts = _sizes(lost)
+        bare = [i for i, (s, count) in enumerate(zip(sets, counts, strict=True)) if count > s.most]
+        found = [i for i in bare if i not in collapsed]
+        if not found:
+            break
+        # With its best out of reach, the next in order takes that one's place and the total is unchanged.
+        for i in found:
+            ranked[i] = protected(ranked[i])
+        collapsed += found
+    if scores is None:  # else what was equal there may differ here
+        for i, unit_set in enumerate(sets):
+            if i not in bare:
+                unit_set.found[counts[i]] = lost[i].to(unit_set.scores.device)
+    warn_of_collapse([sets[i].names[0] for i in sorted(collapsed)])
     return [min(count, s.most) for s, count in zip(sets, counts, strict=True)]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from prunebench.errors import UsageError
@@ -41,24 +42,7 @@ class Spec:
             return text
         if not isinstance(text, str):
             raise UsageError(f"a {kind} is named by a string such as 'l1' or 'lp:p=3', not by {text!r}")
-        name, *rest = text.split(":")
-        if not NAME.fullmatch(name):
-            raise UsageError(
-                f"{kind} {text!r} is not a name; names match {NAME.pattern}, parameters follow as :key=value"
-            )
-        args: list[Any] = []
-        params: dict[str, Any] = {}
-        for part in rest:
-            key, equals, value = part.partition("=")
-            if equals and _KEY.match(key) and value:
-                if key in params:
-                    raise UsageError(f"{kind} {text!r} gives {key!r} twice; give it once")
-                params[key] = _value(value)
-            elif part and not equals and not params:
-                args.append(part)
-            else:
-                raise UsageError(f"{kind} {text!r}: {part!r} is not of the form key=value, for example lp:p=3")
-        return cls(name, tuple(args), tuple(sorted(params.items())))
+        return _parsed(text, kind)
 
     @property
     def text(self) -> str:
@@ -70,6 +54,26 @@ class Spec:
         """The form used in ids, letters, digits and underscores only: `lp:p=3` becomes `lp_p3`."""
         tail = [str(a).rstrip("/").rsplit("/", 1)[-1] for a in self.args] + [f"{k}{_text(v)}" for k, v in self.params]
         return "_".join([self.name, *(re.sub(r"[^A-Za-z0-9_]", "_", t.replace("-", "m")) for t in tail)])
+
+
+@lru_cache(maxsize=4096)  # a hundred thousand facts name the same few plugins
+def _parsed(text: str, kind: str) -> Spec:
+    name, *rest = text.split(":")
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{kind} {text!r} is not a name; names match {NAME.pattern}, parameters follow as :key=value")
+    args: list[Any] = []
+    params: dict[str, Any] = {}
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if equals and _KEY.match(key) and value:
+            if key in params:
+                raise UsageError(f"{kind} {text!r} gives {key!r} twice; give it once")
+            params[key] = _value(value)
+        elif part and not equals and not params:
+            args.append(part)
+        else:
+            raise UsageError(f"{kind} {text!r}: {part!r} is not of the form key=value, for example lp:p=3")
+    return Spec(name, tuple(args), tuple(sorted(params.items())))
 
 
 def _text(value: Any) -> str:

@@ -1,7 +1,7 @@
 """Synthetic facts and small claims that the tests of claims share."""
 
-from test_tables import facts as measured
-from test_tables import run
+from saved_facts import facts as measured
+from saved_facts import run
 
 from prunebench.cell import Cell, Recipe
 from prunebench.claims import Claim, judge

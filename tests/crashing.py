@@ -166,6 +166,7 @@ def prepare() -> None:
     import torch._dynamo  # with the first optimizer
 
     from prunebench import machine, pipeline, profiles, progress  # noqa: F401
+    from prunebench.executors import driving  # noqa: F401 - reads Lab before it is replaced
     from prunebench.measuring import grid as measuring
 
     torch.set_num_threads(1)

@@ -115,7 +115,7 @@ def odd_name(folder: Path) -> dict[str, Any]:
     store = folder / "räume und λ 'zwei' 🧠" / "store"
     sweeps = [command(folder, *SWEEP, "--store", store) for _ in range(2)]
     listed = command(folder, "store", "ls", "--json", "--store", store)
-    entry = json.loads("\n".join(listed["lines"]))[0]
+    entry = json.loads("\n".join(listed["lines"]))["entries"][0]
     found = command(folder, "store", "path", entry["key"], "--store", store)
     kept = [command(folder, "store", action, "--store", store) for action in ("verify", "gc")]
     whole = Path(entry["path"], "meta.json").is_file()
@@ -127,6 +127,7 @@ def main(folder: Path) -> None:
 
     prepare()
     from prunebench import pipeline
+    from prunebench.executors import driving  # noqa: F401 - reads Lab before it is replaced
 
     pipeline.Lab = functools.partial(pipeline.Lab, keep_seconds=30.0)  # what is to fail is publishing
     report = {

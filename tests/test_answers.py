@@ -19,7 +19,7 @@ def layer_facts(**values):
 
 
 def network_facts(**values):
-    return answer("networks", NETWORK, arms={"dense": arm(seconds=0.5)}, **values)
+    return answer("networks", NETWORK, arms={"dense": arm(seconds=0.5, blocks=9)}, **values)
 
 
 def claim_facts(**values):
@@ -34,7 +34,7 @@ def test_every_field_is_there_and_missing_ones_are_null():
         assert facts["cell"]["dataset"] is None
         assert (facts["cell"]["criterion"], facts["cell"]["scope"]) == ("l1", "layerwise")
         assert json.loads(json.dumps(facts, allow_nan=False)) == facts
-        check_answer(facts)
+        check_answer({**facts, "status": "failed"})
     assert set(network_facts()["arms"]["dense"]) == set(ARM_FIELDS)
 
 
@@ -66,8 +66,12 @@ def test_a_strange_status_and_arm_are_refused():
         ({"threads": 0}, "threads"),
         ({"status": "fine"}, "status"),
         ({"layer": {"id": "<script>"}}, "name"),
-        ({"layer": None}, "subscriptable"),
+        ({"layer": None}, "layer is None"),
         ({"networks": ["a | b"]}, "name"),
+        ({"status": "ok", "speedup": None}, "is None"),
+        ({"speedup": 1e400}, "speedup"),
+        ({"blocks": 10**30}, "blocks"),
+        ({"kernel": ["csr"]}, "kernel"),
         ({"cell": {"model": "x", "sparsity": 1.5}}, "sparsity"),
         ({"cell": {"sparsity": 0.5}}, "model"),
     ],

@@ -207,7 +207,9 @@ def test_a_fused_encoder_layer_hides_no_layer_from_a_criterion(registry_sandbox)
 @pytest.mark.parametrize(
     ("make", "shape"), [(vit, (3, 32, 32)), (lambda: Encoder().eval(), (7, 12))], ids=["torchvision", "encoder"]
 )
-@pytest.mark.parametrize("name", ["dense", "masked", "scipy_csr", "csr", "torch_jit", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "name", ["dense", "masked", "scipy_csr", "torch_csr", "csr", "torch_jit", "onnxruntime", "openvino"]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_every_backend_runs_attention_pruned_to_90_percent(name, make, shape):
     reason = backends.unavailable(name)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import zipfile
 
 import pytest
 from running import ROOT, command
+
+import prunebench
+
+
+def test_the_version_is_said_alike_everywhere():
+    written = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.M)
+    assert written
+    assert written[1] == prunebench.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", prunebench.__version__)
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] in ("Unreleased", prunebench.__version__)
 
 
 @pytest.mark.slow

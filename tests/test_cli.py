@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from running import ROOT, prunebench
@@ -46,6 +49,27 @@ def test_list_names_what_can_be_used():
     everything = prunebench("list").stdout
     for group in ("criteria", "granularities", "scopes", "schedules", "models", "datasets", "backends", "profiles"):
         assert f"{group}: " in everything
+
+
+def test_list_says_which_backends_are_off_and_why_without_importing_them(tmp_path):
+    # Modules of these names that would end the process: looking for a runtime must not import it.
+    for name in ("torch", "jax", "onnx", "onnxruntime", "openvino", "tensorflow"):
+        (tmp_path / f"{name}.py").write_text("import os; os._exit(9)\n")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    code = (
+        "import sys; from prunebench.backends import needs; from prunebench.cli import main; "
+        "needs.EXTRAS['openvino'] = needs.Extra('openvino', ('openvino', 'no_such_runtime')); "
+        "sys.exit(main(['list', *sys.argv[1:]]))"
+    )
+    one, all_groups = (
+        subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=env)
+        for words in (["backends"], [])
+    )
+    assert (one.returncode, one.stderr) == (0, "")
+    lines = one.stdout.splitlines()
+    assert "openvino: off: no_such_runtime not installed; pip install 'prunebench[openvino]'" in lines
+    assert {"dense", "masked", "onnxruntime"} <= set(lines)
+    assert "openvino (off)" in all_groups.stdout
 
 
 def test_doctor_tells_of_the_machine():

@@ -18,6 +18,7 @@ FLOORS = [
         "cell",
         "controls",
         "recipe",
+        "outputs",
         "devices",
         "registry",
         "masks",
@@ -26,11 +27,15 @@ FLOORS = [
         "proportions",
         "costs",
         "machine",
+        "conditions",
         "facts",
         "answers",
         "shapes",
         "rows",
+        "reparametrised",
         "statistics",
+        "untrusted",
+        "saved_values",
     },
     {
         "datasets",
@@ -44,10 +49,13 @@ FLOORS = [
         "kernels",
         "backends",
         "compaction",
+        "sources",
     },
-    {"pruner", "training", "regrow", "timing", "reference", "roofs"},
+    {"pruner", "training", "regrow", "timing", "reference", "roofs", "export"},
     {
         "store",
+        "remote_store",
+        "scale",
         "pipeline",
         "executors",
         "profiles",
@@ -63,6 +71,7 @@ FLOORS = [
         "plots",
         "report",
         "comparison",
+        "checks",
         "commands",
         "progress",
         "pytest_plugin",
@@ -72,7 +81,7 @@ FLOORS = [
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # On the floor of rooms one room may use another only where the design says so.
-ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine")}
+ROOMS_BESIDE = {("backends", "engine"), ("backends", "compaction"), ("kernels", "engine"), ("sources", "formats")}
 
 
 def modules() -> list[Path]:

@@ -51,3 +51,15 @@ def test_threads_are_held_and_given_back():
     with pytest.raises(RuntimeError), machine.threads(other):
         raise RuntimeError
     assert torch.get_num_threads() == before
+
+
+def test_a_worker_takes_no_more_cores_than_its_share():
+    before = machine.cores()
+    try:
+        machine.limit_cores(1)
+        assert machine.cores() == 1
+        machine.limit_cores(before + 7)
+        assert machine.cores() == before
+    finally:
+        machine.limit_cores(None)
+    assert machine.cores() == before

@@ -18,7 +18,7 @@ MADE = SimpleNamespace(meta={"status": "ok", "validation_accuracy": 0.5, "traini
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(progress, "_step_seconds", lambda cell, lab: 0.01)
+    monkeypatch.setattr(progress, "step_seconds", lambda cell, lab: 0.01)
     monkeypatch.setattr(progress.pipeline, "to_make", lambda cells, lab: [PRUNED.control, *CELLS])
     return lines
 
@@ -52,3 +52,30 @@ def test_what_the_pruning_warned_of_is_said(said):
     told.announce_cells(CELLS, LAB)
     told.said(PRUNED, SimpleNamespace(meta={**MADE.meta, "not_pruned": "not pruned: conv1.weight"}))
     assert "not pruned: conv1.weight" in said[-1]
+
+
+def test_workers_share_what_is_left(said):
+    told = Progress(said.append, 0.0)
+    told.workers = 2
+    told.announce_cells(CELLS, LAB)
+    alone = Progress(said.append, 0.0)
+    alone.announce_cells(CELLS, LAB)
+    assert told._left() == pytest.approx(alone._left() / 2)
+    for cell in (PRUNED.control, *CELLS[:2]):
+        told.said(cell, MADE)
+    assert told._left() == pytest.approx(MADE.meta["training_seconds"]), "one is left, for one of the two"
+
+
+def test_on_other_machines_the_first_cells_tell_how_long_it_takes(said, monkeypatch):
+    monkeypatch.setattr(progress, "step_seconds", lambda cell, lab: pytest.fail("timed here"))
+    told = Progress(said.append, 0.0)
+    told.workers = 8
+    told.announce_cells(CELLS, LAB, timed=False)
+    assert said == ["prunebench: 3 cells, 4 checkpoints to train, 8 at once; the first ones tell how long it takes"]
+    told._spoke -= 60
+    told.under_way(8)
+    assert said[-1] == "prunebench: [0/4] 8 under way; no estimate yet"
+    told.under_way(8)
+    assert len(said) == 2, "it speaks only now and then"
+    told.said(PRUNED.control, MADE)
+    assert said[-1].endswith("; 2 s left")

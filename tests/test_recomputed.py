@@ -225,6 +225,9 @@ def check_readme(results):
             )
         ]
         assert shown, query
+        if kind == "main":  # a block has no column of a backend that none of its rows ran
+            unused = [c for c in shown[0] if all(row[c] == "–" for row in shown)]
+            shown = [{c: text for c, text in row.items() if c not in unused} for row in shown]
         assert markdown(text) == [shown], query
         count += len(shown)
     return count

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from prunebench.backends.needs import BUILT_IN, missing
 from prunebench.errors import BackendUnavailable, UsageError
-from prunebench.registry import get
+from prunebench.registry import check, get
+from prunebench.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -18,8 +20,14 @@ __all__ = ["compile", "unavailable"]
 
 
 def unavailable(backend: str) -> str | None:
-    """Why a backend can't run on this machine, in one line; None where it can."""
-    plugin, _ = get("backends", backend)
+    """Why a backend can't run on this machine, in one line; None where it can.
+
+    For the backends of this package nothing is imported that they need, so that listing them all is quick.
+    """
+    spec = Spec.parse(check("backends", backend))
+    if spec.name in BUILT_IN:
+        return missing(spec.name)
+    plugin, _ = get("backends", spec)
     reason = getattr(plugin.function, "unavailable", None)
     return reason() if reason is not None else None
 

@@ -12,6 +12,7 @@ from prunebench import backends, registry
 from prunebench.compaction import CompactionWarning, Report, compact
 from prunebench.errors import unknown
 from prunebench.registry import backend
+from prunebench.reparametrised import plain_copy
 
 LAYOUTS = ("contiguous", "channels_last")
 TRIAL_SECONDS = 0.2  # for choosing between two layouts, or three calls of each where that takes longer
@@ -36,7 +37,7 @@ class CompactExecutor:
         with warnings.catch_warnings():
             # In a grid most cells have nothing to remove; the report says so.
             warnings.simplefilter("ignore", CompactionWarning)
-            small = compact(model, example_input)
+            small = compact(plain_copy(model), example_input)
         self.report: Report = small.compaction_report  # type: ignore[assignment]
         if backend == "dense":
             self.executor = _faster(small, example_input, threads)

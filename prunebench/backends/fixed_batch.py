@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from prunebench.backends.torch_modules import layer_rows
 from prunebench.costs import tensor_bytes
 from prunebench.errors import BackendUnavailable, UsageError, reason
+from prunebench.reparametrised import plain_copy
 
 
 class FixedBatchExecutor:
@@ -26,7 +26,7 @@ class FixedBatchExecutor:
     def __init__(self, model: nn.Module, example_input: Tensor, threads: int = 1) -> None:
         self.threads = threads
         self.shape = tuple(example_input.shape)
-        twin = copy.deepcopy(model).eval().requires_grad_(False)
+        twin = plain_copy(model).eval().requires_grad_(False)
         self._bytes = tensor_bytes([*twin.parameters(), *twin.buffers()])
         self._rows = layer_rows(twin, self.name)
         with torch.inference_mode():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import warnings
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from prunebench.attention import unfused
 from prunebench.backends.fixed_batch import FixedBatchExecutor, refused
+from prunebench.backends.needs import missing
 from prunebench.registry import backend
 
 OPSET = 17
@@ -31,22 +31,24 @@ class OnnxRuntimeExecutor(FixedBatchExecutor):
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.log_severity_level = 3
         try:
-            session = onnxruntime.InferenceSession(_exported(model, example), options, ["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(exported(model, example), options, ["CPUExecutionProvider"])
         except Exception as error:
             raise refused("ONNX Runtime", error) from error
         return lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0])
 
     @staticmethod
     def unavailable() -> str | None:
-        missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
-        return f"{' and '.join(missing)} not installed; pip install 'prunebench[onnxruntime]'" if missing else None
+        return missing("onnxruntime")
 
 
-def _exported(model: nn.Module, example: Tensor) -> bytes:
+def exported(model: nn.Module, example: Tensor, any_batch: bool = False) -> bytes:
+    """An eval-mode model as ONNX with input x and output y, for the example's shape or for any number of samples."""
     file: Any = io.BytesIO()
+    axes: Any = {"x": {0: "batch"}, "y": {0: "batch"}} if any_batch else None
     with unfused(), warnings.catch_warnings():  # fused attention has no ONNX operator
         warnings.simplefilter("ignore")  # the trace-based exporter, which needs no further package, is called legacy
         torch.onnx.export(
-            model, (example,), file, dynamo=False, opset_version=OPSET, input_names=["x"], output_names=["y"]
-        )
+            model, (example,), file, dynamo=False, opset_version=OPSET, input_names=["x"], output_names=["y"],
+            dynamic_axes=axes,
+        )  # fmt: skip
     return file.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.backends.fixed_batch import FixedBatchExecutor, refused
+from prunebench.backends.needs import missing
 from prunebench.registry import backend
 
 
@@ -36,8 +36,7 @@ class OpenVinoExecutor(FixedBatchExecutor):
 
     @staticmethod
     def unavailable() -> str | None:
-        missing = importlib.util.find_spec("openvino") is None
-        return "openvino not installed; pip install 'prunebench[openvino]'" if missing else None
+        return missing("openvino")
 
 
 def _converted(model: nn.Module, example: Tensor) -> Any:

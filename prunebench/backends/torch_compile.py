@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.backends.fixed_batch import FixedBatchExecutor, refused
+from prunebench.backends.needs import missing
 from prunebench.errors import BackendUnavailable
 from prunebench.registry import backend
 
@@ -50,9 +49,7 @@ class TorchCompileExecutor(FixedBatchExecutor):
 
     @staticmethod
     def unavailable() -> str | None:
-        """Inductor writes C++ for a CPU."""
-        compiler = os.environ.get("CXX", "g++")
-        return None if shutil.which(compiler.split()[0]) else f"no C++ compiler found: {compiler!r} is not on the PATH"
+        return missing("torch_compile")
 
 
 @contextmanager

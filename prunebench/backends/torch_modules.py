@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from prunebench.costs import tensor_bytes
 from prunebench.masks import held_weights
+from prunebench.reparametrised import plain_copy
 
 
 class TorchExecutor:
@@ -19,7 +19,7 @@ class TorchExecutor:
 
     def __init__(self, model: nn.Module, example_input: Tensor, threads: int = 1) -> None:
         self.threads = threads
-        self.module = self.prepare(copy.deepcopy(model).eval().requires_grad_(False))
+        self.module = self.prepare(plain_copy(model).eval().requires_grad_(False))
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """What the backend does to its private copy of the model."""

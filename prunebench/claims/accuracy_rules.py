@@ -142,16 +142,10 @@ def at_equal_latency(claim: Claim, evidence: Evidence) -> list[Verdict]:
 
 def _curve(claim: Claim, evidence: Evidence, first: Sample) -> list[Sample]:
     """The second setting through its own backend, of the first's seed, place and baseline; and the unpruned control."""
-    wanted = replace(_with(first.cell, claim, claim.second), sparsity=0.0)
+    second = claim.second_backend
     return [
-        s
-        for s in evidence.grid
-        if s.facts["backend"] == claim.second_backend
-        and s.facts["accuracy"] is not None
-        and (replace(s.cell, sparsity=0.0) == wanted or s.cell == first.cell.control)
-        and s.machine_and_threads == first.machine_and_threads
-        and s.facts["batch_size"] == first.facts["batch_size"]
-        and s.facts["baseline"] == first.facts["baseline"]
+        *evidence.curve(_with(first.cell, claim, claim.second), second, first),
+        *evidence.curve(first.cell.control, second, first),
     ]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any
 
 from prunebench.cell import Cell, per_mille
-from prunebench.claims.registered import Claim, Scope
+from prunebench.claims.registered import OF_CELL, Claim, Scope
 from prunebench.facts import case_of, repetition_of
 from prunebench.runs import Run
 from prunebench.spec import Spec
@@ -59,7 +60,7 @@ class Sample:
 
     @property
     def dataset(self) -> str:
-        return self.facts["cell"]["dataset"] or ""
+        return self.facts["cell"].get("dataset") or ""
 
     @property
     def model(self) -> str:
@@ -71,7 +72,7 @@ class Sample:
 
     @property
     def seed(self) -> int:
-        return int(self.facts["cell"]["seed"])
+        return int(self.facts["cell"].get("seed", 0))
 
     @property
     def machine_and_threads(self) -> tuple[str, int]:
@@ -102,8 +103,21 @@ class Evidence:
 
     def of(self, claim: Claim) -> list[Sample]:
         """Those that a claim is about."""
-        found = self.grid if claim.source == "grid" else self.answers
-        return [s for s in found if s.facts.get("question", "grid") == claim.source and fitting(s, claim.scope)]
+        if claim.source != "grid":
+            return [s for s in self.answers if s.facts["question"] == claim.source and fitting(s, claim.scope)]
+        alike = (own for own in self._by_method.values() if claim.scope.has_cell(own[0][1].facts["cell"]))
+        found = [(n, s) for own in alike for n, s in own if claim.scope.has_case(s.facts)]
+        return [s for _, s in sorted(found, key=itemgetter(0))]
+
+    @cached_property
+    def _by_method(self) -> dict[Hashable, list[tuple[int, Sample]]]:
+        """The grid's samples with their places, by all that a scope asks of a cell."""
+        found: dict[Hashable, list[tuple[int, Sample]]] = {}
+        for n, one in enumerate(self.grid):
+            cell = one.facts["cell"]
+            key = (*(cell[name] for name in OF_CELL), (cell["recipe"] or {}).get("name"), cell["sparsity"])
+            found.setdefault(key, []).append((n, one))
+        return found
 
     @cached_property
     def _by_case(self) -> dict[Hashable, list[Sample]]:
@@ -112,11 +126,31 @@ class Evidence:
             found.setdefault((one.cell, one.facts["batch_size"], one.facts["backend"]), []).append(one)
         return found
 
+    @cached_property
+    def _by_curve(self) -> dict[Hashable, list[Sample]]:
+        found: dict[Hashable, list[Sample]] = {}
+        for one in self.grid:
+            if one.facts["accuracy"] is not None:
+                found.setdefault(_curve_key(one, one.cell, one.facts["backend"]), []).append(one)
+        return found
+
+    def curve(self, cell: Cell, backend: str, like: Sample) -> list[Sample]:
+        """A cell at every sparsity through a backend, on a sample's machine, threads, batch size and baseline.
+
+        Those without an accuracy are left out.
+        """
+        return self._by_curve.get(_curve_key(like, cell, backend), [])
+
     def partner(self, sample: Sample, backend: str, same_machine: bool) -> Sample | None:
         """The same cell and batch size (on the same machine and threads) through another backend, measured last."""
         same = self._by_case.get((sample.cell, sample.facts["batch_size"], backend), [])
         here = [s for s in same if s.machine_and_threads == sample.machine_and_threads or not same_machine]
         return here[-1] if here else None
+
+
+def _curve_key(place: Sample, cell: Cell, backend: str) -> Hashable:
+    here = (*place.machine_and_threads, place.facts["batch_size"], place.facts["baseline"])
+    return (replace(cell, sparsity=0.0), backend, *here)
 
 
 def gather(runs: Sequence[Run]) -> Evidence:
@@ -137,7 +171,7 @@ def gather(runs: Sequence[Run]) -> Evidence:
 
 
 def fitting(sample: Sample, scope: Scope) -> bool:
-    return scope.has_cell(sample.facts["cell"]) and scope.has_case(sample.facts)
+    return scope.has_case(sample.facts) and scope.has_cell(sample.facts["cell"])
 
 
 def checkpoints(samples: Iterable[Sample], backends: Sequence[str] = ()) -> dict[Cell, dict[int, Sample]]:

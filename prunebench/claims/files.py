@@ -15,7 +15,7 @@ from prunebench.claims.verdicts import percent
 from prunebench.runs import Run
 from prunebench.tables.rendering import render
 
-_COMMAND = "what would decide"
+MISSING = "what would decide"
 
 
 def write_claims(runs: Sequence[Run], folder: Path) -> list[Path]:
@@ -28,21 +28,17 @@ def write_claims(runs: Sequence[Run], folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def printed(verdicts: Sequence[Verdict], format: str) -> str:
-    """The table of verdicts in one of rendering.FORMATS; in Markdown with the commands below it, not in a column."""
-    table = claims_table(verdicts)
-    if format != "github":
-        return render(table, format)
+def commands_text(verdicts: Sequence[Verdict]) -> str:
+    """What would measure the missing evidence, one indented command line each; empty where nothing is missing."""
     commands = list(dict.fromkeys(one.command for one in verdicts if one.command))
     told = "".join(f"  {command}\n" for command in commands)
-    ending = f"\nWhat is missing would be measured by:\n\n{told}" if told else ""
-    return render(table.drop(columns=[_COMMAND]), format) + ending
+    return f"\nWhat is missing would be measured by:\n\n{told}" if told else ""
 
 
 def claims_markdown(verdicts: Sequence[Verdict], claims: Sequence[Claim] | None = None) -> str:
     """The whole page: a summary, then each claim with how it is decided and what came out where."""
     chosen = registered() if claims is None else claims
-    parts = [_HEAD, render(_linked(summary_table(verdicts, chosen)), "github")]
+    parts = [_HEAD, render(_linked(summary_table(verdicts, chosen)), "github", links=("claim",))]
     for claim in chosen:
         parts.append(_section(claim, [one for one in verdicts if one.id == claim.id]))
     return "\n".join(parts)
@@ -53,7 +49,7 @@ def _linked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _section(claim: Claim, own: Sequence[Verdict]) -> str:
-    table = claims_table(own).drop(columns=["claim", _COMMAND])
+    table = claims_table(own).drop(columns=["claim", MISSING])
     commands = list(dict.fromkeys(one.command for one in own if one.command))
     lines = [
         f"## {claim.id}\n",

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ else:
     import tomli as tomllib
 
 # Field of a cell or of a case -> the scope's list of what it may be.
-_CELL = {"dataset": "datasets", "model": "models", "criterion": "criteria", "granularity": "granularities",
+OF_CELL = {"dataset": "datasets", "model": "models", "criterion": "criteria", "granularity": "granularities",
          "scope": "scopes", "schedule": "schedules"}  # fmt: skip
 _CASE = {"backend": "backends", "batch_size": "batch_sizes", "threads": "threads"}
 
@@ -40,16 +40,28 @@ class Scope:
 
     def has_cell(self, cell: Mapping[str, Any]) -> bool:
         """True where a cell, as facts hold it, is one that the claim is about."""
-        recipe = (cell["recipe"] or {}).get("name")
-        named = all(not getattr(self, many) or cell[one] in getattr(self, many) for one, many in _CELL.items())
-        return named and (not self.recipes or recipe in self.recipes) and self.has_sparsity(cell["sparsity"])
+        for name, allowed in self._of_cell:
+            if cell.get(name) not in allowed:
+                return False
+        if self.recipes and (cell.get("recipe") or {}).get("name") not in self.recipes:
+            return False
+        return self.has_sparsity(cell["sparsity"])
 
     def has_sparsity(self, sparsity: float) -> bool:
         return not self.sparsities or any(math.isclose(sparsity, own) for own in self.sparsities)
 
     def has_case(self, facts: Mapping[str, Any]) -> bool:
         """True where backend, batch size and threads are the claim's too."""
-        return all(not getattr(self, many) or facts[one] in getattr(self, many) for one, many in _CASE.items())
+        return all(facts[name] in allowed for name, allowed in self._of_case)
+
+    # What isn't bounded is left out: every claim asks every case.
+    @cached_property
+    def _of_cell(self) -> list[tuple[str, tuple[Any, ...]]]:
+        return [(one, allowed) for one, many in OF_CELL.items() if (allowed := getattr(self, many))]
+
+    @cached_property
+    def _of_case(self) -> list[tuple[str, tuple[Any, ...]]]:
+        return [(one, allowed) for one, many in _CASE.items() if (allowed := getattr(self, many))]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prunebench import settings
+from prunebench.commands.options import command
+from prunebench.commands.output import emit, tell
+from prunebench.commands.run import add_cell, asked_for
 from prunebench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,31 +24,21 @@ SHORTEST_KEY = 4  # of a key's 32 digits that `path` takes
 _HOUR, _DAY = 3600.0, 86400.0
 
 
-def add_to(
-    commands: Any,
-    cell_options: Callable[[argparse.ArgumentParser], None],
-    cases_of: Callable[[argparse.Namespace], Sequence[Case]],
-) -> None:
-    """Add the command to a parser's subcommands; the functions give options that name a cell, and its cases."""
+def add_to(commands: Any) -> None:
+    """Add the command to a parser's subcommands."""
     parent = commands.add_parser("store", help="the store of checkpoints: what it holds, is it whole, what may go")
     actions = parent.add_subparsers(title="actions", required=True, metavar="ACTION", parser_class=type(parent))
 
-    listing = actions.add_parser("ls", help="every entry: name, status, validation accuracy, bytes, age")
-    listing.add_argument("--json", action="store_true", help="one JSON list of objects, for other programs")
-    listing.set_defaults(run=_ls)
-
-    verify = actions.add_parser("verify", help="read every digest again, set damaged entries aside; exit code 1 then")
-    verify.set_defaults(run=_verify)
-
-    clean = actions.add_parser("gc", help="remove what kills left behind and what was set aside; entries where asked")
+    listing = _action(actions, "ls", "every entry: name, status, validation accuracy, bytes, age", _ls)
+    verify = _action(actions, "verify", "read every digest again, set damaged entries aside; exit code 1 then", _verify)
+    what = "remove what kills left behind and what was set aside; entries where asked"
+    clean = _action(actions, "gc", what, _gc, "--dry-run", "--older-than 30")
     clean.add_argument("--older-than", metavar="DAYS", help="entries and unfinished trainings that are older, too")
     clean.add_argument("--unreachable", action="store_true", help="entries of other revisions of training, too")
-    clean.set_defaults(run=_gc)
-
-    path = actions.add_parser("path", help="the folder of a cell's entry; exit code 1 where it isn't stored")
+    what = "the folder of a cell's entry; exit code 1 where it isn't stored"
+    path = _action(actions, "path", what, _path, "--model lenet5 --criterion l1 --sparsity 0.9")
     path.add_argument("key", nargs="?", help=f"instead of options: a key, or its first digits, at least {SHORTEST_KEY}")
-    cell_options(path)
-    path.set_defaults(run=lambda options: _path(options, cases_of))
+    add_cell(path)
 
     for action in (verify, clean):
         action.add_argument("--dry-run", action="store_true", help="say it, change nothing")
@@ -55,6 +46,11 @@ def add_to(
         action.add_argument(
             "--store", metavar="DIR", help="folder of checkpoints; default PRUNEBENCH_STORE or .prunebench/store"
         )
+
+
+def _action(actions: Any, name: str, help: str, run: Any, *examples: str) -> argparse.ArgumentParser:
+    lines = [f"prunebench store {name} {example}".rstrip() for example in examples or ("", "--json")]
+    return command(actions, name, help, run, lines)
 
 
 def _store(options: argparse.Namespace) -> Store:
@@ -71,8 +67,7 @@ def _ls(options: argparse.Namespace) -> int:
     try:
         found = entries_of(store)
         if options.json:
-            objects = (json.dumps({**e._asdict(), "path": str(store.path(e.key))}) for e in found)
-            print("[" + ",\n ".join(objects) + "]")
+            emit(options, entries=[{**e._asdict(), "path": str(store.path(e.key))} for e in found])
             return 0
         if found:
             print("\n".join(_table(found)))
@@ -110,14 +105,17 @@ def _verify(options: argparse.Namespace) -> int:
         if trouble is None:
             whole += 1
         else:
-            troubles.append(trouble)
+            troubles.append((key, trouble))
             print(f"{key}  {_told(trouble, options.dry_run)}", flush=True)
     told = [_count(whole, "entry is whole", "entries are whole")]
     for what in ("damaged", "newer", "unreadable"):
-        if number := sum(t.what == what for t in troubles):
+        if number := sum(t.what == what for _, t in troubles):
             told.append(f"{number} {what}")
+    if options.json:
+        found = [{"key": key, "what": t.what, "reason": t.reason} for key, t in troubles]
+        emit(options, whole=whole, troubles=found, dry_run=options.dry_run)
     _say(f"{', '.join(told)}; {store.root}")
-    return 1 if any(t.what != "newer" for t in troubles) else 0
+    return 1 if any(t.what != "newer" for _, t in troubles) else 0
 
 
 def _told(trouble: Trouble, dry_run: bool) -> str:
@@ -134,6 +132,8 @@ def _gc(options: argparse.Namespace) -> int:
     gone = clean(store, older_than, options.unreachable, REVISION, options.dry_run)
     for one in gone:
         print(f"{one.path.relative_to(store.root)}  {_bytes(one.bytes)}  {one.why}")
+    if options.json:
+        emit(options, gone=[{"path": o.path, "bytes": o.bytes, "why": o.why} for o in gone], dry_run=options.dry_run)
     verb = "would go" if options.dry_run else "removed"
     _say(f"{_count(len(gone), 'leftover', 'leftovers')}, {_bytes(sum(o.bytes for o in gone))} {verb}; {store.root}")
     return 0
@@ -149,24 +149,24 @@ def _days(text: str) -> float:
     return days
 
 
-def _path(options: argparse.Namespace, cases_of: Callable[[argparse.Namespace], Sequence[Case]]) -> int:
+def _path(options: argparse.Namespace) -> int:
     store = _store(options)
-    keys = [_completed(store, options.key)] if options.key else _keys(options, store, cases_of)
+    keys = [_completed(store, options.key)] if options.key else _keys(options, store, asked_for(options))
     for key in keys:
         print(store.path(key))
     missing = [key for key in keys if key not in store]
+    if options.json:
+        emit(options, entries=[{"key": key, "path": store.path(key), "stored": key in store} for key in keys])
     for key in missing:
         _say(f"{key} is not stored yet")
     return 1 if missing else 0
 
 
-def _keys(
-    options: argparse.Namespace, store: Store, cases_of: Callable[[argparse.Namespace], Sequence[Case]]
-) -> list[str]:
+def _keys(options: argparse.Namespace, store: Store, cases: Sequence[Case]) -> list[str]:
     from prunebench.pipeline import Lab, key_of
 
     lab = Lab(store, settings.data(options.data, settings.project_root()))
-    return [key_of(case.cell, lab.content(case.cell)) for case in cases_of(options)]
+    return [key_of(case.cell, lab.content(case.cell)) for case in cases]
 
 
 def _completed(store: Store, given: str) -> str:
@@ -190,4 +190,4 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"prunebench: {text}", file=sys.stderr)
+    tell(f"prunebench: {text}")

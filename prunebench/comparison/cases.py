@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from prunebench.cell import per_mille
 from prunebench.errors import UsageError
 from prunebench.facts import case_of
 from prunebench.runs import Run
+from prunebench.untrusted import parse_json, plain_line, read_text
 
 Interval = tuple[float, float, float]  # low, middle, high of a natural logarithm
 _RESAMPLES = 1000
@@ -154,11 +154,13 @@ def _logs(facts: dict[str, Any]) -> Interval | None:
 def _plain(run: Run, label: str) -> Cases:
     """pytest-benchmark's own file: cases by full name, seconds from the saved samples or the median and quartiles."""
     try:
-        content = json.loads(run.path.read_text())
+        content = parse_json(read_text(run.path))
         found = [_plain_side(b) for b in content["benchmarks"]]
         machine = _plain_machine(content["machine_info"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{run.path} holds no results that can be compared ({error}); name another run") from error
+        raise UsageError(
+            f"{run.path} holds no results that can be compared ({plain_line(error)}); name another run"
+        ) from error
     if not found:
         raise UsageError(f"{run.path} holds no result; name another run")
     return Cases(label, machine, True, True, {side.key: side for side in found})

@@ -10,7 +10,8 @@ import pandas as pd
 
 from prunebench.comparison.cases import Interval, Side
 from prunebench.comparison.judging import JUDGED, UNJUDGED, Pair, Result, mean_change, mean_points
-from prunebench.tables.rendering import render
+from prunebench.tables.rendering import markdown, render
+from prunebench.untrusted import plain_line
 
 
 def comparison_text(result: Result, format: str) -> str:
@@ -18,13 +19,13 @@ def comparison_text(result: Result, format: str) -> str:
     if format == "csv":
         return render(numbers_table(result), "csv")
     tables = [render(summary_table(result), format), render(cases_table(result), format)]
-    said = notes(result)
+    said = [plain_line(line) for line in notes(result)]
     if format == "html":
         tables = [tables[0], tables[1].partition("\n")[2]]  # the character set is said once
         return "".join([*tables, *(f"<p>{html.escape(line)}</p>\n" for line in said)])
     if format == "latex":
         return "\n".join([*(f"% {line}" for line in said), *tables])
-    return "\n\n".join([*said, *tables])
+    return "\n\n".join([*map(markdown, said), *tables])
 
 
 def notes(result: Result) -> list[str]:

@@ -109,11 +109,12 @@ def score(
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     watched: Any = None,
     gathered: dict[str, Layer] | None = None,
+    batch_norm: str = "running",
 ) -> dict[str, torch.Tensor]:
     """Scores by parameter name, each of its weight's shape; the model is left as it was.
 
     watched: the criterion's `observer`, where a training had one. gathered: filled with the layers as the criterion
-    saw them, for who needs them again.
+    saw them, for who needs them again. batch_norm: see `prune`.
     Raises UsageError where the criterion needs data and none came, PluginError naming plugin and layer where it
     raises, returns a wrong shape or NaN, or changes a weight.
     """
@@ -124,7 +125,8 @@ def score(
     plugin, spec = _declared(text)
     function = plugin.bind(spec)
     scores = {}
-    for layer in gathering.gather(model, modules, plugin.declared["needs"], data, loss, plugin.name, watched):
+    needs = plugin.declared["needs"]
+    for layer in gathering.gather(model, modules, needs, data, loss, plugin.name, watched, batch_norm):
         name = layer.name
         if gathered is not None:
             gathered[name] = layer

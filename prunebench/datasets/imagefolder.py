@@ -13,8 +13,10 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from prunebench.datasets.base import Dataset, Split, check_size, make
+from prunebench.datasets.places import PLACES
 from prunebench.errors import DatasetMissing, UsageError
 from prunebench.registry import dataset
+from prunebench.untrusted import plain_line
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm"}
 _Entry = tuple[str, str, str, bytes]  # split, class, name, file content
@@ -32,7 +34,7 @@ def imagefolder(root: Path, path: str = "", size: int | None = None) -> Dataset:
 @dataset("cifar10_jpeg")
 def cifar10_jpeg(root: Path) -> Dataset:
     """CIFAR-10 (Krizhevsky 2009) re-encoded as JPEG, 32×32×3: lossy, so never labelled cifar10."""
-    return _read("cifar10_jpeg", root / "cifar10_jpeg.tar", 32)
+    return _read("cifar10_jpeg", root / PLACES["cifar10_jpeg"], 32)
 
 
 def _read(name: str, path: Path, size: int | None) -> Dataset:
@@ -46,8 +48,8 @@ def _read(name: str, path: Path, size: int | None) -> Dataset:
             with Image.open(io.BytesIO(content)) as image:
                 rgb = image.convert("RGB")
                 return split, label, np.asarray(ImageOps.fit(rgb, (size, size)) if size else rgb)
-        except (UnidentifiedImageError, OSError) as error:
-            raise UsageError(f"dataset {name!r}: {file} is not a readable image ({error})") from error
+        except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+            raise UsageError(f"dataset {name!r}: {file} is not a readable image ({plain_line(error)})") from error
 
     with ThreadPoolExecutor() as pool:
         decoded = list(pool.map(decode, entries))

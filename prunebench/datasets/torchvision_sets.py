@@ -13,6 +13,7 @@ import torch
 import torchvision
 
 from prunebench.datasets.base import Dataset, Split, make
+from prunebench.datasets.places import PLACES
 from prunebench.errors import DatasetMissing
 from prunebench.registry import dataset
 
@@ -20,33 +21,33 @@ from prunebench.registry import dataset
 @dataset("mnist")
 def mnist(root: Path) -> Dataset:
     """MNIST (LeCun, Cortes, Burges), 28×28×1, 60,000 + 10,000."""
-    return _load("mnist", torchvision.datasets.MNIST, root, "MNIST", 10)
+    return _load("mnist", torchvision.datasets.MNIST, root, 10)
 
 
 @dataset("fashion_mnist")
 def fashion_mnist(root: Path) -> Dataset:
     """Fashion-MNIST (Xiao et al. 2017), 28×28×1, 60,000 + 10,000."""
-    return _load("fashion_mnist", torchvision.datasets.FashionMNIST, root, "FashionMNIST", 10)
+    return _load("fashion_mnist", torchvision.datasets.FashionMNIST, root, 10)
 
 
 @dataset("cifar10")
 def cifar10(root: Path) -> Dataset:
     """CIFAR-10 (Krizhevsky 2009), 32×32×3, 50,000 + 10,000."""
-    return _load("cifar10", torchvision.datasets.CIFAR10, root, "cifar-10-batches-py", 10)
+    return _load("cifar10", torchvision.datasets.CIFAR10, root, 10)
 
 
 @dataset("cifar100")
 def cifar100(root: Path) -> Dataset:
     """CIFAR-100 (Krizhevsky 2009), 32×32×3, 50,000 + 10,000."""
-    return _load("cifar100", torchvision.datasets.CIFAR100, root, "cifar-100-python", 100)
+    return _load("cifar100", torchvision.datasets.CIFAR100, root, 100)
 
 
-def _load(name: str, kind: Any, root: Path, folder: str, classes: int) -> Dataset:
+def _load(name: str, kind: Any, root: Path, classes: int) -> Dataset:
     try:
         train = _split(kind(root, train=True, download=False))
         test = _split(kind(root, train=False, download=False))
     except (RuntimeError, OSError):
-        _download(name, kind, root, folder)
+        _download(name, kind, root, PLACES[name])
         train, test = _split(kind(root, train=True)), _split(kind(root, train=False))
     return make(name, classes, train, test)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from prunebench.engine.native_loader import available
@@ -16,3 +18,11 @@ def build_info() -> dict[str, Any]:
     from prunebench.engine.product import isa
 
     return {"isa": isa(), "build": getattr(_native, "BUILD", "")}
+
+
+def sources_build() -> str | None:
+    """The build that the C sources beside this file would give, as setup.py names it; None where they aren't there."""
+    sources = sorted((Path(__file__).parent / "native").glob("*.[ch]"))
+    if not any(path.suffix == ".c" for path in sources):
+        return None
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]

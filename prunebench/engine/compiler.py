@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import time
 from collections.abc import Callable, Iterator
@@ -10,20 +9,22 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.utils import parametrize, prune
+from torch import fx, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from prunebench.engine.capturing import Refused, Repacked, capture
 from prunebench.engine.choice import Choice
 from prunebench.engine.dense import Frozen, fastest, keeps_nan, torch_forms
 from prunebench.engine.functional import lift
 from prunebench.engine.native_loader import native
 from prunebench.engine.partition import fold_norms, partition, swap_products
 from prunebench.engine.purify import purify
+from prunebench.engine.ranks import fold_ranks
 from prunebench.engine.runtime import Engine
 from prunebench.engine.segment import Segment
 from prunebench.engine.tracing import trace
 from prunebench.errors import UsageError
+from prunebench.reparametrised import plain_copy
 
 SPARSE_FROM = 0.4  # see docs/engine-notes.md
 _DENSE_NATIVE = 1 << 21  # weights of a dense layer that goes with the sparse ones around it
@@ -67,20 +68,8 @@ def _check_call(model: nn.Module, example: torch.Tensor) -> None:
 
 
 def private_copy(model: nn.Module) -> nn.Module:
-    """A copy with every reparametrisation (masks of torch.nn.utils.prune, parametrizations) made permanent."""
-    memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in vars(module).values():  # a computed weight is no leaf, which deepcopy refuses
-            if isinstance(value, torch.Tensor):
-                memo[id(value)] = value.detach().clone()
-    twin = copy.deepcopy(model, memo)
-    for module in list(twin.modules()):
-        for hook in list(module._forward_pre_hooks.values()):
-            if isinstance(hook, prune.BasePruningMethod):
-                prune.remove(module, hook._tensor_name)
-        if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    """A copy with every reparametrisation made permanent, and without gradients."""
+    twin = plain_copy(model)
     for p in twin.parameters():
         p.requires_grad_(False)
     # a model that is one layer becomes a layer of a model: a root can be neither traced as a module nor replaced
@@ -100,7 +89,22 @@ def _chooser(model: nn.Module, sparse_from: float) -> Callable[[nn.Module], bool
 
 
 def _traced(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
-    graph = lift(trace(private_copy(model)))
+    return _native(lift(fold_ranks(trace(private_copy(model)), example)), example, sparse_from, threads)
+
+
+def _captured(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
+    if isinstance(model, fx.GraphModule):
+        raise Refused("it is a graph already")
+    with torch.inference_mode(False):
+        twin = private_copy(model)
+    graph, spec = capture(twin, example)
+    made = _native(graph, example, sparse_from, threads)
+    form = made if spec is None else Repacked(made, spec)
+    form.one_shape = True  # type: ignore[assignment]
+    return form
+
+
+def _native(graph: fx.GraphModule, example: torch.Tensor, sparse_from: float, threads: int) -> fx.GraphModule:
     free = purify(graph)
     fold_norms(graph)
     chosen = _chooser(graph, sparse_from)
@@ -119,6 +123,12 @@ def _swapped(model: nn.Module, example: torch.Tensor, sparse_from: float, thread
 
 def _untouched(model: nn.Module, example: torch.Tensor, sparse_from: float, threads: int) -> nn.Module:
     return private_copy(model)
+
+
+# (model, example, sparsity from which on, threads) -> module: from the fastest form to the safest
+_FORMS: tuple[Callable[[nn.Module, torch.Tensor, float, int], nn.Module], ...] = (
+    _traced, _captured, _swapped, _untouched,
+)  # fmt: skip
 
 
 def _agrees(got: object, want: object) -> bool:
@@ -193,8 +203,7 @@ def compile_engine(
         with _watching(model) as idle:
             want = model(small)
         seconds = time.perf_counter() - start
-        forms: tuple[Callable[[nn.Module, torch.Tensor, float, int], nn.Module], ...] = (_traced, _swapped, _untouched)
-        for form in forms:
+        for form in _FORMS:
             try:
                 module = form(model, small, sparse_from, threads)
                 if form is _untouched:
@@ -218,7 +227,7 @@ def _compared(
     """Where torch would run some products: the fastest of that, of all products here, and of all by torch."""
 
     def native_all() -> nn.Module:
-        made = _traced(model, small, 0.0, threads)
+        made = (_captured if name == "captured" else _traced)(model, small, 0.0, threads)
         _hand_out(made, True, [], {})
         return made
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from prunebench.engine.ir import Axis, Op
-from prunebench.engine.products import product_op
+from prunebench.engine.pads import zeros_around
+from prunebench.engine.products import NO_PADS, Pads, product_op
 
 _ACTS: dict[Any, str] = {
     nn.ReLU: "relu", nn.ReLU6: "relu6", nn.Hardswish: "hardswish", nn.Hardsigmoid: "hardsigmoid", nn.Sigmoid: "sigmoid",
@@ -60,6 +61,8 @@ class Importer:
         """The nodes an operation reads and what makes it from their operations, or None."""
         if not self.maps(node) or not node.args:
             return None
+        if zeros_around(node, self.modules) == NO_PADS:
+            return [node.args[0]], lambda ops: ops[0]  # type: ignore[list-item]
         if node.op == "call_module":
             return self._module(node, self.modules[str(node.target)])
         if node.op in ("call_function", "call_method"):
@@ -79,7 +82,8 @@ class Importer:
         if kind in (nn.Conv2d, nn.Linear):
             if self.rank(x) != (4 if kind is nn.Conv2d else 2) or not self.product(node, m):
                 return None
-            return [x], lambda ops: product_op(m, ops, str(node.target))
+            source, pads = self._unpadded(x, m)
+            return [source], lambda ops: product_op(m, ops, str(node.target), pads)
         if kind in _ACTS:
             return self._simple(node, "act", fn=_ACTS[kind], slope=float(getattr(m, "negative_slope", 0.0)))
         if kind is nn.BatchNorm2d and m.running_var is not None and self.rank(x) == 4:
@@ -97,6 +101,13 @@ class Importer:
         if kind in _NOTHING:
             return [x], lambda ops: ops[0]
         return None
+
+    def _unpadded(self, x: Any, conv: nn.Module) -> tuple[fx.Node, Pads]:
+        """What a convolution reads, past a padding with zeros before it, and that padding."""
+        pads = zeros_around(x, self.modules)
+        if pads is None or getattr(conv, "padding_mode", "") != "zeros" or not self.maps(x.args[0]):
+            return x, NO_PADS
+        return x.args[0], pads
 
     def _affine(self, node: fx.Node, m: nn.BatchNorm2d) -> Any:
         assert m.running_var is not None

@@ -34,6 +34,7 @@ class Engine:
         self._example = tuple(example.shape)
         self._segments = [m for m in module.modules() if isinstance(m, Segment)]
         self._direct = _only_segment(module)
+        self._one_shape = bool(getattr(module, "one_shape", False))  # what was captured took its sizes for constants
         # input shape -> (output like this, or its shape, program, chunks, threads), where one program does it all
         self._ready: dict[Any, tuple[Any, Any, int, int]] = {}
         self._native_run = native().run
@@ -41,14 +42,17 @@ class Engine:
     def __call__(self, x: torch.Tensor) -> Any:
         """The model's output for x. UsageError: an input the model wasn't compiled for."""
         if type(x) is torch.Tensor and x.dtype is torch.float32:
-            ready = self._ready.get(x.shape)
-            if ready is not None and x.is_cpu and x.is_contiguous() and not x.is_neg():
-                like = ready[0]  # half a microsecond faster than a shape, a twentieth of LeNet-300-100
-                y = torch.empty_like(like) if type(like) is torch.Tensor else x.new_empty(like)
-                at = x.data_ptr()
-                if not at & 3:
-                    self._native_run(ready[1], ready[2], ready[3], None, at, y.data_ptr())
-                    return y
+            try:
+                ready = self._ready.get(x.shape)
+                if ready is not None and x.is_cpu and x.is_contiguous() and not x.is_neg():
+                    like = ready[0]  # half a microsecond faster than a shape, a twentieth of LeNet-300-100
+                    y = torch.empty_like(like) if type(like) is torch.Tensor else x.new_empty(like)
+                    at = x.data_ptr()
+                    if at and not at & 3:
+                        self._native_run(ready[1], ready[2], ready[3], None, at, y.data_ptr())
+                        return y
+            except RuntimeError:  # no memory to point at: nested, inside vmap; it is refused below
+                pass
         self._check(x)
         self._prepare(x)
         if torch.is_autocast_enabled("cpu"):  # the engine computes in float32 whatever the caller's own layers do
@@ -101,14 +105,21 @@ class Engine:
     def _check(self, x: torch.Tensor) -> None:
         if not isinstance(x, torch.Tensor):
             raise UsageError(f"the input must be a torch tensor, not {type(x).__name__}")
-        if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided:
+        if x.dtype != torch.float32 or x.device.type != "cpu" or x.layout != torch.strided or x.is_nested:
             raise UsageError(f"the input must be a dense float32 CPU tensor, not {x.dtype} on {x.device}")
+        if not _has_memory(x):
+            raise UsageError("the input must be a tensor with memory of its own, not one of a torch.func transform")
         want = self._example
         if x.dim() != len(want):
             raise UsageError(f"the input has {x.dim()} dimensions; this engine was compiled for {len(want)}: {want}")
         if len(want) in (2, 4) and x.shape[1] != want[1]:
             what = "features" if len(want) == 2 else "channels"
             raise UsageError(f"the input has {x.shape[1]} {what}; this engine was compiled for {want[1]}")
+        if self._one_shape and tuple(x.shape[1:]) != want[1:]:
+            raise UsageError(
+                f"the input is {tuple(x.shape)}; this engine was captured for {want[1:]} and any batch size; compile "
+                "again for another"
+            )
 
     @property
     def choices(self) -> list[dict[str, Any]]:
@@ -167,6 +178,14 @@ class Engine:
                 row(f"({what})", "other", None, None, "csr", None, None, us, None, 0) for what, us in rest.items()
             )
         return table
+
+
+def _has_memory(x: torch.Tensor) -> bool:
+    """False for fake and functional tensors, those inside vmap or jvp, and ones whose storage was taken away."""
+    try:
+        return not x.numel() or (not hasattr(x, "fake_mode") and x.data_ptr() != 0)
+    except RuntimeError:
+        return False
 
 
 def _only_segment(module: nn.Module) -> Segment | None:

@@ -5,44 +5,63 @@ The parts are named as in compressed-tensors' sparse-bitmask format: shape, comp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-PARTS = ("shape", "compressed", "bitmask", "row_offsets")
+VALUES = "compressed"
+PARTS = ("shape", VALUES, "bitmask", "row_offsets")
+CHOICES: tuple[str, ...] = ()
+_CHUNK = 1 << 17  # weights; what is made of so many stays in the cache and in memory that was used before
 
 
-def pays(tensor: Tensor) -> bool:
-    """True for a floating tensor of two dimensions or more that is at least half zero."""
-    return tensor.is_floating_point() and tensor.ndim >= 2 and 2 * int(tensor.count_nonzero()) <= tensor.numel()
-
-
-def encode(tensor: Tensor) -> dict[str, Tensor]:
-    """Parts of a tensor (rows, …): bits are packed per row, least significant first; row_offsets int64 (rows,)."""
-    rows = tensor.detach().cpu().contiguous().flatten(1)
+def encode(rows: Tensor) -> dict[str, Tensor]:
+    """Parts of a matrix: bits are packed per row, least significant first; row_offsets int64 (rows,)."""
     kept = rows != 0
     return {
-        "shape": torch.tensor(tensor.shape, dtype=torch.int64),
-        "compressed": rows[kept],
+        # Of the matrix, not of a conv's weight: compressed-tensors packs the last dimension, and then can read it.
+        "shape": torch.tensor(rows.shape, dtype=torch.int64),
+        VALUES: rows[kept],
         "bitmask": torch.from_numpy(np.packbits(kept.numpy(), axis=1, bitorder="little")),
         "row_offsets": torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)])[:-1],
     }
 
 
-def decode(parts: Mapping[str, Tensor]) -> Tensor:
-    """The dense tensor; ValueError where the parts disagree with each other."""
-    shape = [int(n) for n in parts["shape"]]
-    if len(shape) < 2 or min(shape) < 0:
-        raise ValueError(f"a bitmask tensor can't have shape {shape}")
-    rows, columns = shape[0], int(np.prod(shape[1:], dtype=np.int64))
-    bits, values = parts["bitmask"], parts["compressed"]
+def check(parts: Mapping[str, Tensor], rows: int, columns: int) -> None:
+    """ValueError where the parts are not those of a matrix of this size."""
+    bits, offsets = parts["bitmask"], parts["row_offsets"]
     if bits.dtype != torch.uint8 or tuple(bits.shape) != (rows, (columns + 7) // 8):
-        raise ValueError(f"the bitmask has shape {tuple(bits.shape)}, which does not fit {shape}")
-    kept = torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=columns, bitorder="little")).bool()
-    if values.ndim != 1 or int(kept.sum()) != len(values):
-        raise ValueError(f"the bitmask marks {int(kept.sum())} values, but {values.numel()} are stored")
-    dense = torch.zeros(rows, columns, dtype=values.dtype)
-    dense[kept] = values
-    return dense.view(shape)
+        raise ValueError(f"the bitmask is {tuple(bits.shape)} {bits.dtype}, which does not fit ({rows}, {columns})")
+    if columns % 8 and bool((bits[:, -1] >> columns % 8).any()):
+        raise ValueError("the bitmask marks weights beyond a row's end")
+    counts = _counts(bits.numpy())
+    if int(counts.sum()) != len(parts[VALUES]):
+        raise ValueError(f"the bitmask marks {int(counts.sum())} values, but {len(parts[VALUES])} are stored")
+    if offsets.dtype != torch.int64 or not np.array_equal(offsets.numpy(), np.cumsum(counts) - counts):
+        raise ValueError("the row offsets are not the bitmask's")
+
+
+def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[np.ndarray]:
+    """Where the values stand in the flat matrix, some at a time: int64, increasing."""
+    bits = parts["bitmask"].numpy()
+    if columns % 8 == 0:  # no row's end to cut off: one long row, which unpacks several times as fast
+        bits, columns = bits.reshape(-1, 1), 8
+    step = max(1, _CHUNK // columns)
+    for first in range(0, len(bits), step):
+        some = bits[first : first + step]
+        if columns % 8 == 0:
+            flags = np.unpackbits(some.reshape(-1), bitorder="little")
+        else:
+            flags = np.unpackbits(some, axis=1, count=columns, bitorder="little")
+        places = np.flatnonzero(flags.view(bool))
+        places += first * columns
+        yield places
+
+
+def _counts(bits: np.ndarray) -> np.ndarray:
+    """Bits set in each row, int64."""
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        return np.bitwise_count(bits).sum(1, dtype=np.int64)
+    return np.unpackbits(bits, axis=1).sum(1, dtype=np.int64)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench import backends, machine, models, registry
+from prunebench.backends import needs
 from prunebench.cell import derive_seed
 from prunebench.measuring.grid import BASELINES
 from prunebench.measuring.workers import Worker
@@ -101,7 +101,7 @@ def _compiled(
 ) -> tuple[Any, dict[str, Any]]:
     start = time.perf_counter()
     executor = backends.compile(model, x, backend, threads, **options)
-    return executor, {"compile_seconds": time.perf_counter() - start, "version": _version(backend)}
+    return executor, {"compile_seconds": time.perf_counter() - start, "version": needs.version(backend)}
 
 
 def _weights(model: str, sparsity: float | None) -> nn.Module:
@@ -114,13 +114,6 @@ def _modules(backend: str, model: str) -> list[str]:
     names = [(group, name) for group, name in (("backends", backend), ("models", model))]
     found = [registry.get(group, name)[0] for group, name in names if registry.fingerprint(group, name) is not None]
     return sorted({plugin.function.__module__ for plugin in found})
-
-
-def _version(backend: str) -> str | None:
-    try:
-        return metadata.version(backend) if backend in ("onnxruntime", "openvino") else None
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def random_network(name: str, seed: int = 0) -> nn.Module:

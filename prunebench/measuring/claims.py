@@ -56,9 +56,9 @@ class ClaimBench:
         )
         return Measured(facts, partial(executor, x), HISTORY_SECONDS)
 
-    def failed(self, case: ClaimCase, reason: str) -> dict[str, Any]:
+    def failed(self, case: ClaimCase, reason: str, status: str = "failed") -> dict[str, Any]:
         """The facts of a case that could not be measured."""
-        return answer("claims", case, "failed", reason=reason)
+        return answer("claims", case, status, reason=reason)
 
 
 def masked_copy(model: nn.Module, sparsity: float) -> nn.Module:

@@ -30,6 +30,13 @@ class Measured:
     facts: dict[str, Any]
     call: Callable[[], Any] | None = None
     history_seconds: float = 0.25
+    rounds: list[float] | None = None  # seconds of each round of the history, where another process timed it
+
+    def history(self) -> tuple[int, int]:
+        """(rounds, calls in each) for pytest-benchmark's history: at least 5 rounds of about 5 ms."""
+        seconds = max(self.facts["latency_seconds"], 1e-7)
+        calls = max(1, round(0.005 / seconds))
+        return int(min(50, max(5, self.history_seconds / (calls * seconds)))), calls
 
 
 @dataclass
@@ -69,9 +76,9 @@ class Bench:
             }
         return Measured(facts_of(case, self.threads, **values), partial(engine, x))
 
-    def failed(self, case: Case, reason: str) -> dict[str, Any]:
+    def failed(self, case: Case, reason: str, status: str = "failed") -> dict[str, Any]:
         """The facts of a case that could not be measured."""
-        return facts_of(case, self.threads, "failed", reason=reason)
+        return facts_of(case, self.threads, status, reason=reason)
 
     def _speedup(self, model: nn.Module, x: Tensor, engine: Any) -> dict[str, Any]:
         # Against the faster of torch's dense ways here: the headline's baseline is never the slow one.

@@ -56,9 +56,9 @@ class LayerBench:
         )
         return Measured(facts, partial(engine, x), HISTORY_SECONDS)
 
-    def failed(self, case: LayerCase, reason: str) -> dict[str, Any]:
+    def failed(self, case: LayerCase, reason: str, status: str = "failed") -> dict[str, Any]:
         """The facts of a case that could not be measured."""
-        return answer("layers", case, "failed", reason=reason, layer=case.layer.as_dict(), networks=list(case.networks))
+        return answer("layers", case, status, reason=reason, layer=case.layer.as_dict(), networks=list(case.networks))
 
     def baseline(self, case: LayerCase, model: nn.Module, x: Tensor) -> tuple[str, Callable[[], Any]]:
         """(the name of the faster dense way, what runs it once)."""

@@ -83,9 +83,9 @@ class NetworkBench:
         )
         return Measured(facts, call)
 
-    def failed(self, case: NetworkCase, reason: str) -> dict[str, Any]:
+    def failed(self, case: NetworkCase, reason: str, status: str = "failed") -> dict[str, Any]:
         """The facts of a case that could not be measured."""
-        return answer("networks", case, "failed", reason=reason)
+        return answer("networks", case, status, reason=reason)
 
     def _dense(self, model: str) -> nn.Module:
         if self._last is None or self._last[0] != model:

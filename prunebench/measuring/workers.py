@@ -6,9 +6,6 @@ itself, so that the pipe is in no time.
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import importlib
 import json
 import os
 import signal
@@ -16,59 +13,75 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import IO, Any, NoReturn
 
-from prunebench.errors import BackendUnavailable, PrunebenchError, reason
-from prunebench.timing import seconds_per_call
+from prunebench.errors import BackendUnavailable, PrunebenchError
+from prunebench.measuring.nursery import Forked, Nursery
+from prunebench.measuring.resident import held_bytes, kernel_kills
 
 ANSWER_SECONDS = 600.0  # longer than any network takes to tune on a busy machine: a request beyond it hangs
+WATCH_SECONDS = 0.05  # between two looks at a worker's memory; a look takes a tenth of a millisecond
 _EXIT_SECONDS = 5.0
-_PR_SET_PDEATHSIG = 1
 # The parent's search path: where it found its modules, a plugin's among them, the worker does too.
 _CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from prunebench.measuring.workers import serve; serve()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from prunebench.measuring.serving import serve; serve()"
 )
 
 
 class WorkerFailed(PrunebenchError, RuntimeError):
-    """A worker died, hangs or raised; the message says which, `worker` is its name."""
+    """A worker died, hangs or raised; the message says which, `worker` is its name, `status` a case's that is lost."""
 
-    def __init__(self, worker: str, message: str) -> None:
+    def __init__(self, worker: str, message: str, status: str = "failed") -> None:
         super().__init__(message)
-        self.worker = worker
+        self.worker, self.status = worker, status
 
 
 class Worker:
     """A process that builds one callable and times it: `prepare`, then `seconds_per_call` as often as wanted.
 
     factory: "module:function"; the function is called there with plain values, and is a context manager that gives
-    (callable, facts as JSON has them). modules: imported before, for what they register. On Linux the worker dies with
-    the thread that started it, elsewhere at its next read. `timeout`: seconds after which an answer counts as lost.
+    (callable, facts as JSON has them). modules: imported before, for what they register: names, or NAME=FILE. On Linux
+    the worker dies with the thread that started it, elsewhere at its next read. `timeout`: seconds after which an
+    answer counts as lost. memory: bytes that it and its children may hold. heard: gets what the worker tells on the
+    way, from which the time of its answer counts anew. nursery: where to fork it, instead of a new interpreter.
     """
 
     def __init__(
-        self, name: str, factory: str, modules: Iterable[str] = (), *, timeout: float = ANSWER_SECONDS
+        self,
+        name: str,
+        factory: str,
+        modules: Iterable[str] = (),
+        *,
+        timeout: float = ANSWER_SECONDS,
+        memory: int | None = None,
+        heard: Callable[[dict[str, Any]], None] | None = None,
+        nursery: Nursery | None = None,
     ) -> None:
-        self.name, self.timeout = name, timeout
+        self.name, self.timeout, self.memory, self.heard = name, timeout, memory, heard
         self._left = b""
+        self._kills = kernel_kills()
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         words = [json.dumps(sys.path), str(os.getpid()), factory, *modules]
-        # A session of its own: an interrupt at the keyboard is the parent's to answer, and what the worker starts
-        # can be ended with it.
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            bufsize=0,
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin, self._process.stdout
+        self._process: subprocess.Popen[bytes] | Forked
+        if nursery is None:
+            # A session of its own: an interrupt at the keyboard is the parent's to answer, and what the worker starts
+            # can be ended with it.
+            started = subprocess.Popen(
+                [sys.executable, "-c", _CODE, *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                bufsize=0,
+                start_new_session=True,
+            )
+            assert started.stdin is not None
+            assert started.stdout is not None
+            self._process, self._in, self._out = started, started.stdin, started.stdout
+        else:
+            self._process, self._in, self._out = _forked(nursery, words, self._stderr)
 
     @property
     def pid(self) -> int:
@@ -113,21 +126,40 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         until = time.monotonic() + self.timeout
-        while b"\n" not in self._left:
-            if not wait([self._out.fileno()], max(0.0, until - time.monotonic())):
-                self._kill()
-                raise WorkerFailed(self.name, f"its process gave no answer within {self.timeout:g} s")
+        while True:
+            while b"\n" not in self._left:
+                self._read(until)
+            line, _, self._left = self._left.partition(b"\n")
+            answer: dict[str, Any] = json.loads(line)
+            if "told" not in answer:
+                break
+            if self.heard is not None:
+                self.heard(answer["told"])
+            until = time.monotonic() + self.timeout
+        if "raised" in answer:
+            if answer["raised"] == BackendUnavailable.__name__:
+                raise BackendUnavailable(answer["message"])
+            words = ": ".join(filter(None, (answer["raised"], answer["message"])))
+            raise WorkerFailed(self.name, words, answer["status"])
+        return answer
+
+    def _read(self, until: float) -> None:
+        """Take in a part of an answer, or find that none will come."""
+        left = max(0.0, until - time.monotonic())
+        if wait([self._out.fileno()], left if self.memory is None else min(left, WATCH_SECONDS)):
             part = self._out.read(1 << 16)
             if not part:
                 self._died()
             self._left += part
-        line, _, self._left = self._left.partition(b"\n")
-        answer: dict[str, Any] = json.loads(line)
-        if "raised" in answer:
-            if answer["raised"] == BackendUnavailable.__name__:
-                raise BackendUnavailable(answer["message"])
-            raise WorkerFailed(self.name, f"{answer['raised']}: {answer['message']}".removesuffix(": "))
-        return answer
+        elif self.memory is not None and self._process.poll() is not None:
+            self._died()  # what it started may hold its end of the pipe open
+        elif time.monotonic() >= until:
+            self._kill()
+            raise WorkerFailed(self.name, f"its process gave no answer within {self.timeout:g} s", "timeout")
+        if self.memory is not None and (held := held_bytes(self.pid) or 0) > self.memory:
+            self._kill()
+            allowed = f"more than the {self.memory / 1e9:.2f} GB allowed"
+            raise WorkerFailed(self.name, f"its process held {held / 1e9:.2f} GB of memory, {allowed}", "oom")
 
     def _died(self) -> NoReturn:
         try:
@@ -135,66 +167,44 @@ class Worker:
         except subprocess.TimeoutExpired:  # it lives on without its pipes: as good as dead
             self._kill()
             raise WorkerFailed(self.name, "its process closed its pipes") from None
-        how = f"ended with exit code {code}"
+        how, status = f"ended with exit code {code}", "failed"
         if code < 0:
-            name = signal.Signals(-code).name
-            how = f"was ended by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
+            how = f"was ended by {_signal_name(-code)}"
+            if code == -signal.SIGKILL:
+                known = kernel_kills() > self._kills
+                status, how = ("oom" if known else status), f"{how}, {'' if known else 'perhaps '}for lack of memory"
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - 4096))
         last = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        raise WorkerFailed(self.name, f"its process {how}" + (f": {last[-1][:200]}" if last else ""))
+        raise WorkerFailed(self.name, f"its process {how}" + (f": {last[-1][:200]}" if last else ""), status)
 
     def _kill(self) -> None:
-        if self._process.poll() is None:  # else its number may be another's by now
+        if isinstance(self._process, Forked):
+            self._process.end_group()
+            self._process.wait()
+        elif self._process.poll() is None:  # else its number may be another's by now
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
 
-def serve() -> None:
-    """What a worker runs: words from the command line, then a request per line until the pipe ends."""
-    parent, factory, *modules = sys.argv[2:]
-    _die_with(int(parent))
-    requests, answers = _own_pipes()
-
-    def say(**answer: Any) -> None:
-        answers.write(json.dumps(answer, allow_nan=False) + "\n")
-        answers.flush()
-
+def _forked(nursery: Nursery, words: list[str], stderr: IO[bytes]) -> tuple[Forked, Any, Any]:
+    theirs_in, ours_in = os.pipe()
+    ours_out, theirs_out = os.pipe()
     try:
-        for name in modules:
-            importlib.import_module(name)
-        module, _, function = factory.partition(":")
-        build = getattr(importlib.import_module(module), function)
-        say(ready=True)
-        line = requests.readline()
-        if not line:
-            return
-        with build(**json.loads(line)) as (call, facts):
-            say(facts=facts)
-            gc.collect()
-            gc.disable()
-            for line in requests:
-                say(seconds=seconds_per_call(call, json.loads(line)["loops"]))
-    except BrokenPipeError:
-        return
-    except Exception as error:
-        words = reason(error).removeprefix(type(error).__name__).removeprefix(": ")
-        say(raised=type(error).__name__, message=words[:500])
+        process = nursery.fork(words, (theirs_in, theirs_out, stderr.fileno()))
+    except BaseException:
+        os.close(ours_in)
+        os.close(ours_out)
+        raise
+    finally:
+        os.close(theirs_in)
+        os.close(theirs_out)
+    return process, open(ours_in, "wb", buffering=0), open(ours_out, "rb", buffering=0)
 
 
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:  # it died before it was watched
-        os._exit(1)
-
-
-def _own_pipes() -> tuple[IO[str], IO[str]]:
-    # What a library prints or reads must not meet the requests, and no child of the worker may hold its pipes open.
-    requests, answers = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return requests, answers
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

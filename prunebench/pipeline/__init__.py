@@ -119,13 +119,22 @@ def key_of(cell: Cell, content: str | None = None) -> str:
 
 def to_make(cells: Iterable[Cell], lab: Lab) -> list[Cell]:
     """Which cells' artifacts are missing from the store, dense parents included, in the order they'll be made."""
-    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in _needed(cell)}
+    wanted = {key_of(c, lab.content(c)): c for cell in cells for c in (*parents(cell), cell)}
     return [cell for key, cell in wanted.items() if key not in lab.store]
 
 
-def _needed(cell: Cell) -> list[Cell]:
+def parents(cell: Cell) -> list[Cell]:
+    """The cells whose artifacts a cell's is made from: its dense parent, and for a twin the cell that it copies."""
     original = controls.original(cell)
-    return [cell.control, *([] if original is None else [original]), cell]
+    return [] if cell.is_control else [cell.control, *([] if original is None else [original])]
+
+
+def early_key(cell: Cell, content: str | None = None) -> str | None:
+    """The key of the early weights that a cell rewinds to, which many cells share; None where it stores none."""
+    from prunebench.pipeline.rewinding import early_spec
+
+    stored = not cell.is_control and cell.recipe.rewind == "weights" and cell.recipe.rewind_epoch > 0
+    return digest(early_spec(cell, content)) if stored else None
 
 
 def artifact(cell: Cell, lab: Lab) -> Artifact:

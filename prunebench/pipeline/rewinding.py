@@ -59,6 +59,12 @@ def rewound(cell: Cell, lab: Lab) -> Artifact:
     return making.publish(making.with_masks(meta))
 
 
+def early_spec(cell: Cell, content: str | None = None) -> dict[str, Any]:
+    """All that decides the weights that a cell rewinds to, where its recipe names an epoch above 0."""
+    dense = pipeline.dense_spec(cell.control, content)
+    return {**dense, "kind": "dense_epoch", "epoch": cell.recipe.rewind_epoch}
+
+
 def early_state(cell: Cell, lab: Lab) -> dict[str, Tensor] | None:
     """Weights and buffers at epoch `rewind_epoch` of the dense training; None where it had diverged by then.
 
@@ -68,8 +74,7 @@ def early_state(cell: Cell, lab: Lab) -> dict[str, Tensor] | None:
     recipe = cell.recipe
     if recipe.rewind_epoch == 0:
         return pipeline.fresh(cell, lab).state_dict()
-    dense = pipeline.dense_spec(cell.control, lab.content(cell))
-    spec = {**dense, "kind": "dense_epoch", "epoch": recipe.rewind_epoch}
+    spec = early_spec(cell, lab.content(cell))
     found = lab.store.get(digest(spec))
     if found is None:
         with pipeline.making(cell.control, digest(spec), lab):

@@ -208,6 +208,7 @@ def pruner_of(cell: Cell, making: Making, steps: int, start: bool) -> Pruner:
         granularity=cell.granularity,
         data=_scoring_data(making.data, cell.seed),
         proportions=proportions,
+        batch_norm="running" if cell.recipe.regrow == "none" else "batch",  # nothing has run yet
         start=start,
     )
 

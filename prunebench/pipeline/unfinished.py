@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench.atomic import make_folder, write_bytes
 from prunebench.errors import UsageError
+from prunebench.untrusted import parse_json, read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SCHEMA = 1
+_MOST = 1 << 40
 More = Callable[[], tuple[Mapping[str, "Tensor"], Mapping[str, Any]]]
 
 
@@ -104,8 +106,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
     import safetensors.torch
 
     try:
-        content = path.read_bytes()
-        values = json.loads(json.loads(content[8 : _header(content)])["__metadata__"]["values"])
+        content = read_bytes(path, _MOST)
+        values = parse_json(parse_json(content[8 : _header(content)])["__metadata__"]["values"])
         if values["digest"] != _digest(content):
             return None, None
         if values["schema"] > SCHEMA:
@@ -114,6 +116,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
             )
         if values["schema"] != SCHEMA:
             return None, None
+        int(values["stage"]), float(values["seconds"])
         return safetensors.torch.load(content), values
     except NewerState:
         raise

@@ -117,9 +117,12 @@ def _numbers(panels: Sequence[Panel], controls: pd.DataFrame, view: str) -> tupl
 def _of_panel(rows: pd.DataFrame, view: str) -> Iterator[dict[str, Any]]:
     sparsities = sorted(set(rows["sparsity"]))
     names = ordered("control" if view == "control" else view, rows["series"])
+    every: dict[Any, dict[float, dict[Hashable, Any]]] = {}
+    for row in over_seeds(rows, ["series"]).to_dict("records"):
+        every.setdefault(row["series"], {})[row["sparsity"]] = row
     for name in names:
         own = rows[rows["series"] == name]
-        means = {row["sparsity"]: row for row in over_seeds(own).to_dict("records")}
+        means = every[name]
         most = max(int(row["cases"]) for row in means.values())
         for sparsity in sparsities:
             base = {"series": name, "sparsity": sparsity}

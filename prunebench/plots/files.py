@@ -8,23 +8,33 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunebench.atomic import make_folder, write_bytes, write_text
 from prunebench.errors import UsageError
-from prunebench.plots import accuracy, curves, memory, pareto, roofline, speed, style
+from prunebench.plots import accuracy, curves, layers, memory, networks, pareto, roofline, speed, style
 from prunebench.plots.plot import Plot
 from prunebench.runs import Run
 from prunebench.tables.grid import frame
+from prunebench.tables.rendering import markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_KINDS = ("accuracy_by_", "pareto_speedup-", "pareto_bytes-", "speedup-", "roofline-", "schedules")
+_KINDS = (
+    "accuracy_by_", "pareto_speedup-", "pareto_bytes-", "speedup-", "networks-", "layer_speedup-", "roofline-",
+    "schedules",
+)  # fmt: skip
 _SUFFIXES = (".csv", ".svg", ".png")
+Watch = Callable[[Sequence[Any], str], Iterable[Any]]
 _COLOURS = 128  # of a PNG's palette: a third of the size, and no colour moves by more than an eye could see
+
+
+def unwatched(items: Sequence[Any], what: str) -> Iterable[Any]:
+    """The items, with nothing said."""
+    return items
 
 
 def plots_of(runs: Sequence[Run]) -> list[Plot]:
@@ -39,6 +49,8 @@ def _plots(runs: Sequence[Run]) -> Iterator[Plot]:
         yield from pareto.plots(table, runs)
         yield from memory.plots(table)
         yield from speed.plots(table, runs)
+    yield from networks.plots(runs)
+    yield from layers.plots(runs)
     yield from roofline.plots(runs)
     yield from curves.plots()
 
@@ -51,13 +63,16 @@ def _named_apart(found: Iterator[Plot]) -> Iterator[Plot]:
         yield plot if number == 1 else Plot(f"{plot.name}-{number}", plot.title, plot.numbers, plot.draw)
 
 
-def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write every plot of the runs as CSV, SVG and PNG, and remove plots of runs no longer there; returns the files."""
+def write_plots(runs: Sequence[Run], folder: Path, watch: Watch = unwatched) -> list[Path]:
+    """Write every plot of the runs as CSV, SVG and PNG, and remove plots of runs no longer there; returns the files.
+
+    watch: iterates over the plots and may say how far it is.
+    """
     if not any(run.cases for run in runs):
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
     found = plots_of(runs)
     make_folder(folder)
-    for plot in found:
+    for plot in watch(found, "plots"):
         write_text(folder / f"{plot.name}.csv", plot.csv)
         if not all(_up_to_date(folder / f"{plot.name}{suffix}", plot) for suffix in (".svg", ".png")):
             for suffix, content in images(plot).items():
@@ -115,7 +130,7 @@ def images(plot: Plot) -> dict[str, bytes]:
 def _index(found: Sequence[Plot]) -> str:
     parts = [_NOTES]
     for plot in found:
-        title = plot.title.replace("|", "/").replace("<", "&lt;").replace("[", "(").replace("]", ")")
+        title = markdown(plot.title).replace("[", "(").replace("]", ")")
         parts.append(f"## {title}\n\n![{title}]({plot.name}.svg)\n\n[its numbers]({plot.name}.csv)\n")
     return "\n".join(parts)
 

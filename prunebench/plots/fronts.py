@@ -24,7 +24,8 @@ UNPRUNED = "*"
 
 def own_scope(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows without controls that copy another row's proportions."""
-    return rows[[copied(scope) is None for scope in rows["scope"]]]
+    own = {scope: copied(scope) is None for scope in rows["scope"].unique()}
+    return rows[[own[scope] for scope in rows["scope"]]]
 
 
 def numbered(on_front: Sequence[bool], x: Sequence[float]) -> list[float]:

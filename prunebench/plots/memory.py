@@ -53,7 +53,7 @@ def _numbers(rows: pd.DataFrame, panel: str) -> pd.DataFrame:
     on_front = front([1 / x for x in rows["x"]], list(rows["accuracy"]), list(rows["n"] > 0), 0.01, BACKENDS_APART)
     made = rows.assign(
         panel=panel,
-        method=[method_text(row) for _, row in rows.iterrows()],
+        method=[method_text(row) for row in rows.to_dict("records")],
         number=fronts.numbered(on_front, list(rows["x"])),
         accuracy_low=rows["low"], accuracy_high=rows["high"], low=None, high=None, verdict=None, status=rows["lost"],
     )  # fmt: skip

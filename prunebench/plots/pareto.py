@@ -45,7 +45,7 @@ def _numbers(rows: pd.DataFrame, panel: str) -> pd.DataFrame:
     made = rows.assign(
         panel=panel,
         series=rows["backend"],
-        method=[method_text(row) for _, row in rows.iterrows()],
+        method=[method_text(row) for row in rows.to_dict("records")],
         x=rows["speedup"],
         low=rows["speedup_low"],
         high=rows["speedup_high"],

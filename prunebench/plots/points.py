@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from prunebench.plots.style import in_order
 from prunebench.tables.grid import detail
+from prunebench.tables.groups import Groups
 
 PARENT = ["dataset", "model", "recipe"]
 METHOD = ["criterion", "granularity", "scope", "schedule"]
@@ -48,21 +50,25 @@ def interval(mean: float, deviation: float, n: int) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell: the mean accuracy with its interval, n of how many cases, and what became of the others."""
-    found = []
-    for key, group in rows.groupby(CELL, sort=False):
-        ok = group[group["status"] == "ok"]
-        mean = ok["accuracy"].mean()
-        low, high = interval(mean, ok["accuracy"].std(ddof=1), len(ok))
-        bad = sorted(set(group["status"]) - {"ok"})
-        shown = ok if len(ok) else group
-        numbers = {"accuracy": mean, "low": low, "high": high, "n": len(ok), "cases": len(group),
-                   "lost": " ".join(bad), "kept": shown["kept"].mean()}  # fmt: skip
-        numbers |= {name: ok[name].mean() for name in ("disk_bytes", "dense_disk_bytes")}
-        found.append({**dict(zip(CELL, key, strict=True)), **numbers})
-    return pd.DataFrame(found, columns=[*CELL, "accuracy", "low", "high", "n", "cases", "lost", "kept", "disk_bytes",
-                                        "dense_disk_bytes"])  # fmt: skip
+def over_seeds(rows: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """One row per cell: the mean accuracy with its interval, n of how many cases, and what became of the others.
+
+    also: columns that part a cell's rows further.
+    """
+    groups = Groups(rows, [*CELL, *also])
+    ok = (rows["status"] == "ok").to_numpy()
+    n, mean, deviation = groups.sizes(ok), groups.means(rows["accuracy"], ok), groups.deviations(rows["accuracy"], ok)
+    ends = [interval(*one) for one in zip(mean.tolist(), deviation.tolist(), n.tolist(), strict=True)]
+    return groups.keys.assign(
+        accuracy=mean,
+        low=[low for low, _ in ends],
+        high=[high for _, high in ends],
+        n=n,
+        cases=groups.sizes(),
+        lost=[" ".join(kinds) for kinds in groups.kinds(rows["status"], ~ok)],
+        kept=np.where(n > 0, groups.means(rows["kept"], ok), groups.means(rows["kept"])),
+        **{name: groups.means(rows[name], ok) for name in ("disk_bytes", "dense_disk_bytes")},
+    )
 
 
 def speeds(table: pd.DataFrame) -> pd.DataFrame:
@@ -72,7 +78,7 @@ def speeds(table: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(kept=kept(rows), accuracy_low=[a for a, _ in ends], accuracy_high=[b for _, b in ends])
 
 
-def method_text(row: pd.Series, also: Sequence[str] = ()) -> str:
+def method_text(row: Mapping[Any, Any], also: Sequence[str] = ()) -> str:
     """`l1 global agp 90 %`; the granularity where it is another than `weight`."""
     if row["criterion"] == "none":
         return "unpruned"

@@ -49,7 +49,7 @@ def plots(runs: Sequence[Run]) -> Iterator[Plot]:
 def _point(f: dict[str, Any]) -> dict[str, Any]:
     shape = f["layer"]
     roofs = {f"roof_{name}": (f["roofs"] or {}).get(name) for name in _ROOFS}
-    labels = {"layer": shape["id"], "kind": _kind(shape), "sparsity": f["cell"]["sparsity"],
+    labels = {"layer": shape["id"], "kind": kind_of(shape), "sparsity": f["cell"]["sparsity"],
               "batch_size": f["batch_size"], "status": f["status"], "verdict": f["verdict"]}  # fmt: skip
     return {**labels, "intensity": intensity(f), "useful_gflops": f["useful_gflops"], **roofs}
 
@@ -65,7 +65,8 @@ def intensity(f: dict[str, Any]) -> float | None:
     return 2 * f["macs"] * f["batch_size"] / (f["resident_bytes"] + 4 * f["batch_size"] * activations)
 
 
-def _kind(shape: dict[str, Any]) -> str:
+def kind_of(shape: dict[str, Any]) -> str:
+    """One of KINDS for a layer's shape."""
     if shape["kind"] == "linear":
         return "linear"
     if shape["groups"] > 1:

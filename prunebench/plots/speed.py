@@ -55,31 +55,40 @@ def _columns(panels: Sequence[str]) -> int:
     return max(1, min(len({panel.rpartition(", ")[2] for panel in panels}), 4))
 
 
-def _panels(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+def _panels(rows: pd.DataFrame) -> Iterator[dict[Any, Any]]:
+    # As plain values: pandas would take longer to choose a line's few rows than all else takes.
+    by_panel: dict[tuple[str, str, int], list[dict[Any, Any]]] = {}
+    unpruned: dict[int, list[dict[Any, Any]]] = {}
+    for row in rows.to_dict("records"):
+        if row["criterion"] == NONE:
+            unpruned.setdefault(row["batch_size"], []).append(row)
+        else:
+            by_panel.setdefault((row["granularity"], row["scope"], row["batch_size"]), []).append(row)
     pruned = rows[rows["criterion"] != NONE]
-    for granularity in ordered("granularity", pruned["granularity"]):
-        for scope in ordered("scope", pruned["scope"]):
-            for batch in sorted(set(rows["batch_size"])):
-                own = pruned[(pruned["granularity"] == granularity) & (pruned["scope"] == scope)]
-                if len(own):
-                    # The unpruned network is every line's first point.
-                    here = pd.concat([rows[rows["criterion"] == NONE], own])
-                    yield from _of_panel(here[here["batch_size"] == batch], f"{granularity}, {scope}, batch {batch}")
+    chosen = (ordered("granularity", pruned["granularity"]), ordered("scope", pruned["scope"]))
+    for granularity, scope, batch in itertools.product(*chosen, sorted(set(rows["batch_size"]))):
+        own = by_panel.get((granularity, scope, batch), [])
+        # The unpruned network is every line's first point.
+        yield from _of_panel(unpruned.get(batch, []), own, f"{granularity}, {scope}, batch {batch}")
 
 
-def _of_panel(rows: pd.DataFrame, panel: str) -> Iterator[dict[str, Any]]:
-    for backend in ordered("backend", rows["backend"]):
-        own = rows[rows["backend"] == backend]
-        start = own[own["criterion"] == NONE]
-        for key, line in own[own["criterion"] != NONE].groupby(["criterion", "schedule"]):
-            about = {"panel": panel, "backend": backend, "criterion": key[0], "schedule": key[1]}
-            points = pd.concat([start, line]).sort_values("sparsity").to_dict("records")
-            for row in points:
-                what = "point" if row["n"] else "failed"
-                ends = {"low": row["speedup_low"], "high": row["speedup_high"]}
-                yield {**row, **about, **ends, "what": what}
-            for kept in crossings([(row["kept"], row["speedup"]) for row in points if row["n"]]):
-                yield {**about, "what": "break-even", "kept": kept, "sparsity": 1 - kept, "speedup": 1.0}
+def _of_panel(
+    unpruned: Sequence[dict[Any, Any]], pruned: Sequence[dict[Any, Any]], panel: str
+) -> Iterator[dict[Any, Any]]:
+    lines: dict[tuple[str, str, str], list[dict[Any, Any]]] = {}
+    for row in pruned:
+        lines.setdefault((row["backend"], row["criterion"], row["schedule"]), []).append(row)
+    places = {backend: n for n, backend in enumerate(style.in_order("backend", [name for name, _, _ in lines]))}
+    for key in sorted(lines, key=lambda line: (places[line[0]], *line[1:])):
+        about: dict[Any, Any] = {"panel": panel, **dict(zip(("backend", "criterion", "schedule"), key, strict=True))}
+        start = [row for row in unpruned if row["backend"] == key[0]]
+        points = sorted([*start, *lines[key]], key=lambda row: row["sparsity"])
+        for row in points:
+            what = "point" if row["n"] else "failed"
+            ends: dict[Any, Any] = {"low": row["speedup_low"], "high": row["speedup_high"]}
+            yield {**row, **about, **ends, "what": what}
+        for kept in crossings([(row["kept"], row["speedup"]) for row in points if row["n"]]):
+            yield {**about, "what": "break-even", "kept": kept, "sparsity": 1 - kept, "speedup": 1.0}
 
 
 def crossings(points: Sequence[tuple[float, float]]) -> list[float]:

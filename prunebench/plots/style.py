@@ -28,7 +28,8 @@ ORDER = {
     "scope": "global layerwise erk lamp",
     "schedule": "agp one_shot linear polynomial cosine geometric",
     "granularity": "weight filter channel n_m block",
-    "backend": "csr scipy_csr masked dense torch_compile torch_jit onnxruntime openvino",
+    "backend": "csr scipy_csr masked dense torch_compile torch_jit onnxruntime openvino"
+    " dense_channels_last compact csr_unpruned torch_csr jax jax_bcsr tensorflow",
     "control": "itself l1",
 }
 

@@ -15,6 +15,7 @@ from prunebench.cell import NONE, Cell
 from prunebench.recipe import Recipe
 from prunebench.spec import Spec
 from prunebench.tables.grid import backends_of, labels_of
+from prunebench.untrusted import plain_line
 
 _NO_BACKENDS = ("dense_channels_last", "csr_unpruned", "csr")  # arms that the networks question has by itself
 
@@ -97,5 +98,5 @@ def network_command(facts: dict[str, Any]) -> str:
 
 def _command(start: str, axes: Mapping[str, Iterable[Any]]) -> str:
     # Quoted: names come from files that anybody may have written, and a reader pastes this into a shell.
-    options = [f"--{option} {shlex.quote(','.join(map(str, values)))}" for option, values in axes.items()]
+    options = [f"--{option} {shlex.quote(plain_line(','.join(map(str, values))))}" for option, values in axes.items()]
     return " ".join([start, *options])

@@ -15,7 +15,7 @@ from prunebench import __version__
 from prunebench.atomic import write_bytes
 from prunebench.errors import UsageError
 from prunebench.plots import plots_of
-from prunebench.plots.files import vector
+from prunebench.plots.files import Watch, unwatched, vector
 from prunebench.report import about, parts
 from prunebench.report.verdicts import verdicts_of
 from prunebench.runs import Run
@@ -25,9 +25,12 @@ _HERE = Path(__file__).parent
 _PLAIN = " ;/?:@=$,+!*()'-_.~"
 
 
-def write_report(runs: Sequence[Run], path: Path) -> Path:
-    """Write the page of the runs; UsageError where they hold no result or the file can't be written."""
-    text = page(runs, [(plot.title, vector(plot).decode()) for plot in plots_of(runs)])
+def write_report(runs: Sequence[Run], path: Path, watch: Watch = unwatched) -> Path:
+    """Write the page of the runs; UsageError where they hold no result or the file can't be written.
+
+    watch: iterates over the plots and may say how far it is.
+    """
+    text = page(runs, [(plot.title, vector(plot).decode()) for plot in watch(plots_of(runs), "plots")])
     # What can't be written as UTF-8 (half a surrogate pair in an edited run) becomes a question mark.
     write_bytes(path, text.encode(errors="replace"))
     return path

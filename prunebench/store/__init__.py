@@ -25,6 +25,7 @@ from prunebench.store import entries, locks, schemas
 
 SPARE_BYTES = 2**20  # of free disk below which nothing is begun
 KEY = re.compile(r"[0-9a-f]{32}")
+NAME = re.compile(r"[a-z0-9]{2,64}")
 
 
 class StoreError(PrunebenchError, OSError):
@@ -47,8 +48,22 @@ class Store:
         self.root = Path(root)
         self.set_aside = 0
 
+    @property
+    def place(self) -> str:
+        """Where it is, in words for a message."""
+        return str(self.root)
+
+    def peek(self, key: str) -> Mapping[str, Any] | None:
+        """An entry's metadata, its weights unread; None where it is missing or damaged. Changes nothing."""
+        try:
+            return entries.read_meta(self.path(key))
+        except (entries.Damaged, entries.Unreadable):
+            return None
+
     def path(self, key: str) -> Path:
-        """The folder of an entry, existing or not."""
+        """The folder of an entry, existing or not; UsageError for what can't be a key: it becomes a folder's name."""
+        if not NAME.fullmatch(key):
+            raise UsageError(f"{key!r} can't be an entry's key; keys match {NAME.pattern}")
         return self.root / "artifacts" / key[:2] / key
 
     def __contains__(self, key: str) -> bool:

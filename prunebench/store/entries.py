@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.store import schemas
+from prunebench.untrusted import parse_json, plain_line, read_bytes
 
+MOST = 1 << 40  # bytes of one file
 META, WEIGHTS = "meta.json", "weights.safetensors"
 
 
@@ -25,23 +27,28 @@ class Unreadable(Exception):
 def read_meta(folder: Path) -> dict[str, Any]:
     """An entry's metadata as of today's schema; raises Damaged, Unreadable or OtherSchema."""
     content, changed = _read(folder / META)
+    return meta_of(content, changed, folder.name, f"the entry {folder}")
+
+
+def meta_of(content: bytes, changed: float, key: str, what: str) -> dict[str, Any]:
+    """The same of a file's content. changed: when it was, in seconds since 1970; what: its name in a message."""
     try:
-        stored = json.loads(content)
+        stored = parse_json(content)
         if not isinstance(stored, dict):
             raise ValueError("its metadata are of another kind")
-        schemas.check(stored.get("schema"), f"the entry {folder}")
+        schemas.check(stored.get("schema"), what)
         if "record" not in stored:
             raise ValueError("the record's digest is missing")
         if stored.pop("record") != record_of(stored):
             raise ValueError("the record's digest differs")
         meta = schemas.up_to_date(stored, changed)
-        if meta["key"] != folder.name:
+        if meta["key"] != key:
             raise ValueError(f"it is the entry {meta['key']} under another's name")
         return meta
     except schemas.OtherSchema:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(str(error)) from error
+        raise Damaged(plain_line(error)) from error
 
 
 def read_weights(folder: Path, meta: Mapping[str, Any]) -> bytes | None:
@@ -72,8 +79,9 @@ def identity(folder: Path) -> tuple[int, int] | None:
 
 def _read(path: Path) -> tuple[bytes, float]:
     try:
-        with open(path, "rb") as file:
-            return file.read(), os.fstat(file.fileno()).st_mtime
+        return read_bytes(path, MOST), os.stat(path).st_mtime
+    except ValueError as error:
+        raise Damaged(f"{path.name} can't be used: {error}") from error
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise Damaged(f"{path.name} is missing") from error
     except OSError as error:

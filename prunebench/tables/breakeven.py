@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import pandas as pd
 
 from prunebench.cell import NONE
 from prunebench.runs import Run
 from prunebench.tables.answers import Key
-from prunebench.tables.grid import backends_of, detail, frame, labels_of
+from prunebench.tables.grid import Row, backends_of, detail, frame, labels_of
 from prunebench.tables.layers import breakeven
 
+_NETWORK = ["dataset", "model", "recipe", "batch_size"]
 _METHOD = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "batch_size"]
 _BASELINE = "dense"  # against itself in another layout: what crosses 1 there is noise
 _LEAST = 2  # pruned sparsities: between an unpruned network and a single one a line says too little
@@ -40,20 +42,26 @@ def network_breakeven_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
 
 def _rows(own: pd.DataFrame) -> list[dict[str, str]]:
     backends = [b for b in backends_of(own) if b != _BASELINE]
+    unpruned: dict[tuple[Any, ...], list[Row]] = {}
+    methods: dict[tuple[Any, ...], list[Row]] = {}
+    for row in cast("list[Row]", own.to_dict("records")):
+        if row["criterion"] == NONE:
+            unpruned.setdefault(tuple(row[key] for key in _NETWORK), []).append(row)
+        else:
+            methods.setdefault(tuple(row[key] for key in _METHOD), []).append(row)
     rows = []
-    pruned = own[own["criterion"] != NONE]
-    for _, group in pruned.groupby(_METHOD, sort=False):
-        if group["sparsity"].nunique() < _LEAST:
+    for group in methods.values():
+        first, sparsities = group[0], {row["sparsity"] for row in group}
+        if len(sparsities) < _LEAST:
             continue
-        first = group.iloc[0]
-        same = (own["criterion"] == NONE) & (own[["dataset", "model", "recipe", "batch_size"]].eq(
-            first[["dataset", "model", "recipe", "batch_size"]]).all(axis=1))  # fmt: skip
-        points = pd.concat([own[same], group]).dropna(subset=["speedup"])
+        both = [*unpruned.get(tuple(first[key] for key in _NETWORK), []), *group]
+        points = [row for row in both if row["speedup"] == row["speedup"]]
         labels = {name: text for name, text in labels_of(first).items() if name != "sparsity"}
-        ends = f"{100 * group['sparsity'].min():g} to {100 * group['sparsity'].max():g} %"
-        rows.append({**labels, "measured": ends, **{b: _text(points[points["backend"] == b]) for b in backends}})
+        ends = f"{100 * min(sparsities):g} to {100 * max(sparsities):g} %"
+        rows.append({**labels, "measured": ends, **{b: _text(points, b) for b in backends}})
     return rows
 
 
-def _text(points: pd.DataFrame) -> str:
-    return breakeven(list(zip(points["sparsity"], points["speedup"], strict=True)), in_time=True)
+def _text(points: Sequence[Row], backend: str) -> str:
+    own = [(row["sparsity"], row["speedup"]) for row in points if row["backend"] == backend]
+    return breakeven(own, in_time=True)

@@ -14,7 +14,7 @@ from prunebench.errors import UsageError
 from prunebench.runs import Run
 from prunebench.tables.answers import Key
 from prunebench.tables.breakeven import network_breakeven_tables
-from prunebench.tables.grid import bytes_table, detail, frame, main_table
+from prunebench.tables.grid import bytes_table, details_of, frame, main_table
 from prunebench.tables.layers import breakeven_tables, layer_details, layer_tables
 from prunebench.tables.networks import network_details, network_tables
 from prunebench.tables.rendering import in_every_format, render
@@ -36,7 +36,7 @@ def write_tables(
     kinds = kinds_of(runs)
     texts: dict[str, str] = {}
     if any(run.facts for run in runs):
-        texts["detail.csv"] = render(detail(frame(runs)), "csv")
+        texts["detail.csv"] = render(details_of(runs), "csv")
     for name, details in (("layers", layer_details(runs)), ("networks", network_details(runs))):
         if len(details):
             texts[f"{name}-detail.csv"] = render(details, "csv")
@@ -57,7 +57,7 @@ def kinds_of(runs: Sequence[Run]) -> dict[str, Tables]:
     """{kind: {(machine, threads): table}}; a timing table never mixes two of them."""
     found: dict[str, Tables] = {"main": {}, "bytes": {}}
     if any(run.facts for run in runs):
-        details = detail(frame(runs))
+        details = details_of(runs)
         for g in details[["machine", "threads"]].drop_duplicates().itertuples(index=False):
             key = (str(g.machine), int(g.threads))
             found["main"][key], found["bytes"][key] = main_table(details, *key), bytes_table(details, *key)
@@ -73,7 +73,7 @@ def _shown(runs: Sequence[Run]) -> pd.DataFrame:
     if any(run.facts for run in runs):
         table = frame(runs)
         last = table.iloc[-1]
-        return main_table(detail(table), str(last["machine"]), int(last["threads"]))
+        return main_table(details_of(runs), str(last["machine"]), int(last["threads"]))
     tables = network_tables(runs) or layer_tables(runs)
     return list(tables.values())[-1] if tables else claims_table(judge(runs))
 
@@ -104,7 +104,8 @@ def _index(runs: Sequence[Run], kinds: dict[str, Tables]) -> str:
     ])  # fmt: skip
     notes = _NOTES + (_QUESTIONS if {"networks", "layers"} & set(present) else "")
     notes += _BREAKEVEN if "breakeven-networks" in present else ""
-    return f"{notes}\n{render(tables, 'github')}\nMade from these runs:\n\n{render(sources, 'github')}"
+    titles = [TITLES[kind] for kind in present]
+    return f"{notes}\n{render(tables, 'github', links=titles)}\nMade from these runs:\n\n{render(sources, 'github')}"
 
 
 def _link(kind: str, key: Key) -> str:

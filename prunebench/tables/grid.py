@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -14,35 +15,90 @@ from prunebench.controls import copied
 from prunebench.errors import UsageError
 from prunebench.facts import FIELDS, TEXTS
 from prunebench.runs import Run
+from prunebench.tables.groups import Groups
 from prunebench.tables.rendering import FORMATS, render
 
-__all__ = ["FORMATS", "backends_of", "bytes_table", "detail", "frame", "labels_of", "main_table", "render"]
+__all__ = [
+    "FORMATS",
+    "backends_of",
+    "bytes_table",
+    "detail",
+    "details_of",
+    "frame",
+    "labels_of",
+    "main_table",
+    "render",
+]
 
 _CELL = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "sparsity"]
 _GROUP = ["machine", "threads", *_CELL, "batch_size"]
 _NUMBERS = [f for f in FIELDS if f not in TEXTS]
+Row = Mapping[str, Any]
 _DECIDED = ("faster", "slower")
 BACKENDS_APART = 0.0005  # accuracies of one checkpoint through two backends are called different beyond 0.05 points
 
 
 def frame(runs: Sequence[Run]) -> pd.DataFrame:
     """One row per case; where runs on one machine measured the same case again, the latest counts."""
-    rows = []
-    for run in runs:
-        for facts in run.facts:
-            cell = facts["cell"]
-            rows.append({
-                **dict.fromkeys(FIELDS),  # those that an older run didn't know are null
-                **{k: v for k, v in facts.items() if k not in ("cell", "schema")}, **{k: cell[k] for k in _CELL},
-                "seed": cell["seed"], "recipe": cell["recipe"]["name"], "identity": json.dumps(cell, sort_keys=True),
-                "machine": run.machine.get("id", "unknown"), "run": run.name, "datetime": run.datetime,
-            })  # fmt: skip
-    if not rows:
+    return _remembered(runs, "frame", lambda: _frame(runs))
+
+
+def details_of(runs: Sequence[Run]) -> pd.DataFrame:
+    """`detail` of the runs' frame."""
+    return _remembered(runs, "detail", lambda: detail(frame(runs)))
+
+
+# A command asks for the same runs' frame half a dozen times, with others in between: those shown and all there are.
+_made: list[tuple[list[Run], dict[str, pd.DataFrame]]] = []
+
+
+def _remembered(runs: Sequence[Run], what: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A copy of what was made of the very same runs before, else of what is made now."""
+    same = (m for known, m in _made if len(known) == len(runs) and all(map(operator.is_, known, runs)))
+    made = next(same, None)
+    if made is None:
+        made = {}
+        _made[:] = [*_made[-1:], (list(runs), made)]
+    if what not in made:
+        made[what] = make()
+    return made[what].copy()
+
+
+def _frame(runs: Sequence[Run]) -> pd.DataFrame:
+    columns = _columns(runs)
+    if not columns["machine"]:
         raise UsageError("no saved run holds a result yet; run: pytest benchmarks --benchmark-save=NAME")
-    table = pd.DataFrame(rows).sort_values(["datetime", "run"], kind="stable")
+    table = pd.DataFrame(columns).sort_values(["datetime", "run"], kind="stable")
     table = table.drop_duplicates(["machine", "threads", "identity", "backend", "batch_size"], keep="last")
     table[_NUMBERS] = table[_NUMBERS].apply(pd.to_numeric)
     return table
+
+
+def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """{column: a value per case}; facts that an older run didn't know are null."""
+    facts = [one for run in runs for one in run.facts]
+    cells = [one["cell"] for one in facts]
+    names = dict.fromkeys([*FIELDS, *(k for keys in dict.fromkeys(map(tuple, facts)) for k in keys)])
+    recipes: dict[Any, str] = {}
+    return {
+        **{name: [one.get(name) for one in facts] for name in names if name not in ("cell", "schema")},
+        **{name: [cell[name] for cell in cells] for name in (*_CELL, "seed") if name != "recipe"},
+        "recipe": [cell["recipe"]["name"] for cell in cells],
+        "identity": [_identity(cell, recipes) for cell in cells],
+        "machine": [run.machine.get("id", "unknown") for run in runs for _ in run.facts],
+        "run": [run.name for run in runs for _ in run.facts],
+        "datetime": [run.datetime for run in runs for _ in run.facts],
+    }
+
+
+def _identity(cell: Mapping[str, Any], recipes: dict[Any, str]) -> str:
+    """A cell as JSON; `recipes` remembers the longest part of it."""
+    own = cell["recipe"]
+    key = (*own, *map(repr, own.values()))  # as values 1, 1.0 and true would be equal
+    if key not in recipes:
+        recipes[key] = json.dumps(own, sort_keys=True)
+    rest = {name: value for name, value in cell.items() if name != "recipe"}
+    return json.dumps(rest, sort_keys=True)[:-1] + f', "recipe": {recipes[key]}}}'
 
 
 def detail(table: pd.DataFrame) -> pd.DataFrame:
@@ -50,36 +106,32 @@ def detail(table: pd.DataFrame) -> pd.DataFrame:
 
     Speed-ups and their interval ends are geometric means over seeds; a verdict stands where all seeds agree.
     """
-    rows = []
-    for key, group in table.groupby([*_GROUP, "backend"], sort=False):
-        ok = group[group["status"] == "ok"]
-        row = dict(zip([*_GROUP, "backend"], key, strict=True)) | {
-            "n": len(ok), "accuracy_std": ok["accuracy"].std(ddof=1) if len(ok) > 1 else np.nan,
-            "status": _shared(group["status"]), "verdict": _shared(ok["verdict"]), "baseline": _shared(ok["baseline"]),
-            "collapse": _shared(ok["collapse"]), "not_pruned": _shared(ok["not_pruned"]), "cases": len(group),
-        }  # fmt: skip
-        for name in _NUMBERS:
-            geometric = name.startswith("speedup")
-            values = ok[name].dropna()
-            mean = float(np.exp(np.log(values).mean())) if geometric and len(values) else values.mean()
-            row[name] = mean
-        rows.append(row)
-    return _sorted(pd.DataFrame(rows))
-
-
-def _shared(values: pd.Series) -> str:
-    kinds = sorted(set(values.dropna()))
-    return kinds[0] if len(kinds) == 1 else ("mixed: " + " ".join(kinds) if kinds else "")
+    groups = Groups(table, [*_GROUP, "backend"])
+    ok = (table["status"] == "ok").to_numpy()
+    facts: dict[str, Any] = {
+        "n": groups.sizes(ok), "accuracy_std": groups.deviations(table["accuracy"], ok),
+        "status": groups.shared(table["status"]),
+        **{name: groups.shared(table[name], ok) for name in ("verdict", "baseline", "collapse", "not_pruned")},
+        "cases": groups.sizes(),
+    }  # fmt: skip
+    for name in _NUMBERS:
+        if name.startswith("speedup"):
+            facts[name] = np.exp(groups.means(np.log(table[name].astype(float)), ok))
+        else:
+            facts[name] = groups.means(table[name], ok)
+    return _sorted(groups.keys.assign(**facts))
 
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
     # A twin stands right below the cell whose proportions it copies, among the rows of that cell's method.
-    pairs = [copied(row.scope) or (row.criterion, row.scope) for row in table.itertuples()]
+    pairs = {scope: copied(scope) for scope in table["scope"].unique()}
+    criteria, scopes = list(table["criterion"]), list(table["scope"])
+    own = [pairs[scope] or (criterion, scope) for criterion, scope in zip(criteria, scopes, strict=True)]
     keys = {
         "_pruned": table["criterion"] != NONE,
-        "_criterion": [criterion for criterion, _ in pairs],
-        "_scope": [scope for _, scope in pairs],
-        "_twin": [row.criterion if copied(row.scope) else "" for row in table.itertuples()],
+        "_criterion": [criterion for criterion, _ in own],
+        "_scope": [scope for _, scope in own],
+        "_twin": [c if pairs[scope] else "" for c, scope in zip(criteria, scopes, strict=True)],
     }
     columns = ["machine", "threads", "dataset", "model", "recipe", "batch_size", "_pruned", "_criterion", "granularity",
                "_scope", "schedule", "sparsity", "_twin", "backend"]  # fmt: skip
@@ -94,8 +146,8 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     mine = details[(details["machine"] == machine) & (details["threads"] == threads)]
     backends = backends_of(mine)
     rows = []
-    for _, group in mine.groupby([*_CELL, "batch_size"], sort=False):
-        by_backend = {str(row["backend"]): row for _, row in group.iterrows()}
+    for group in _together(mine, [*_CELL, "batch_size"]):
+        by_backend = {str(row["backend"]): row for row in group}
         present = [by_backend[b] for b in backends if b in by_backend]
         first = next((row for row in present if row["n"] > 0), present[0])
         facts = {"accuracy %": _accuracy(first, present), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first)}
@@ -103,14 +155,22 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def _together(table: pd.DataFrame, keys: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """The rows by equal keys, as plain values: a Series per row would cost more than all that is done with it."""
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in cast("list[dict[str, Any]]", table.to_dict("records")):
+        found.setdefault(tuple(row[key] for key in keys), []).append(row)
+    return list(found.values())
+
+
 def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFrame:
     """Bytes of weights: on disk, dense and compressed, and in memory per backend; one row per cell."""
     mine = details[(details["machine"] == machine) & (details["threads"] == threads) & (details["n"] > 0)]
     backends = backends_of(mine)
+    resident = mine.groupby([*_CELL, "backend"], sort=False)["resident_bytes"].mean().to_dict()
     rows = []
-    for _, group in mine.groupby(_CELL, sort=False):
-        first = group.iloc[0]
-        resident = group.groupby("backend")["resident_bytes"].mean()
+    for first, *_ in _together(mine, _CELL):
+        cell = tuple(first[key] for key in _CELL)
         ratio = first["parameters"] / (first["parameters"] - first["prunable"] + first["nonzeros"])
         labels = {k: v for k, v in labels_of(first).items() if k != "batch"}
         disk = {
@@ -118,7 +178,7 @@ def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFra
             "dense file": _kb(first["dense_disk_bytes"]),
             "bitmask file": _disk(first),
         }
-        rows.append({**labels, **disk, **{f"{b} in memory": _kb(resident.get(b)) for b in backends}})
+        rows.append({**labels, **disk, **{f"{b} in memory": _kb(resident.get((*cell, b))) for b in backends}})
     return pd.DataFrame(rows)
 
 
@@ -133,7 +193,7 @@ def _kb(count: float | None) -> str:
     return "–" if count is None or np.isnan(count) else f"{count / 1000:,.1f} kB"
 
 
-def labels_of(row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
+def labels_of(row: Row) -> dict[str, str]:
     """What a row is about, as it stands in its first columns."""
     pair = copied(row["scope"])
     if row["criterion"] == NONE:
@@ -153,7 +213,7 @@ def labels_of(row: pd.Series | Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _accuracy(row: pd.Series, others: Sequence[pd.Series]) -> str:
+def _accuracy(row: Row, others: Sequence[Row]) -> str:
     if row["n"] == 0:
         return str(row["status"])
     spread = f" ± {100 * row['accuracy_std']:.2f}" if row["n"] > 1 else ""
@@ -164,7 +224,7 @@ def _accuracy(row: pd.Series, others: Sequence[pd.Series]) -> str:
     return f"{100 * row['accuracy']:.2f}{spread} (n={row['n']}{lost}){''.join(apart)}"
 
 
-def _nonzeros(row: pd.Series) -> str:
+def _nonzeros(row: Row) -> str:
     if row["n"] == 0:
         return "–"
     noted = [("layer collapse", row["collapse"]), ("some layers left dense", row["not_pruned"])]
@@ -172,13 +232,13 @@ def _nonzeros(row: pd.Series) -> str:
     return f"{row['nonzeros']:,.0f} of {row['prunable']:,.0f}" + (f" ({said})" if said else "")
 
 
-def _disk(row: pd.Series) -> str:
+def _disk(row: Row) -> str:
     if row["n"] == 0:
         return "–"
     return f"{_kb(row['disk_bytes'])} ({row['dense_disk_bytes'] / row['disk_bytes']:.1f}× smaller)"
 
 
-def _speed(row: pd.Series | None) -> str:
+def _speed(row: Row | None) -> str:
     """`0.412 ms, 2.31× [2.25, 2.40]`: latency per batch, speed-up over the fastest dense way, its 95 % interval."""
     if row is None:
         return "–"

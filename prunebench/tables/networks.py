@@ -13,7 +13,8 @@ from prunebench.tables.answers import Key, apart, cell_text, latest
 from prunebench.tables.rendering import speedup_text
 
 _ORDER = ("lenet300", "lenet5", "resnet20", "resnet18_cifar", "resnet50")
-_ARMS = ("dense", "dense_channels_last", "torch_compile", "torch_jit", "onnxruntime", "openvino")
+_ARMS = ("dense", "dense_channels_last", "torch_compile", "torch_jit", "onnxruntime", "openvino", "jax",
+         "tensorflow")  # fmt: skip
 _OURS = ("csr_unpruned", "csr")
 _OVERALL = ("relative_error", "nonzeros", "prunable", "parameters", "macs", "macs_dense", "disk_bytes",
             "dense_disk_bytes", "resident_bytes")  # fmt: skip

@@ -1,4 +1,4 @@
-"""dense, masked and scipy_csr: right on every kind of layer, honest about bytes, deaf to later changes."""
+"""dense, masked, scipy_csr and torch_csr: right on every kind of layer, honest about bytes, deaf to later changes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import prunebench as pb
 from prunebench import backends, models
 from prunebench.errors import BackendUnavailable, UsageError
 
-NAMES = ["dense", "masked", "scipy_csr"]
+NAMES = ["dense", "masked", "scipy_csr", "torch_csr"]
 LAYERS = {
     "plain": (nn.Conv2d(3, 5, 3), (3, 8, 9)),
     "padded": (nn.Conv2d(3, 5, 3, padding=1), (3, 8, 9)),
@@ -86,13 +86,34 @@ def test_masking_saves_no_memory():
     assert pb.compile(model, torch.zeros(1, 1, 28, 28), "masked").nbytes == 4 * (3 * 266200 + 410)
 
 
-def test_bytes_of_csr_follow_the_nonzeros():
+@pytest.mark.parametrize("backend", ["scipy_csr", "torch_csr"])
+def test_bytes_of_csr_follow_the_nonzeros(backend):
     model = models.build("lenet300", (1, 28, 28), 10).eval()
     pb.prune(model, 0.9)
     # Value and column index of 4 bytes each, a row pointer per row and layer, biases dense.
-    assert (
-        pb.compile(model, torch.zeros(1, 1, 28, 28), "scipy_csr").nbytes == 8 * 26620 + 4 * (301 + 101 + 11) + 4 * 410
-    )
+    engine = pb.compile(model, torch.zeros(1, 1, 28, 28), backend)
+    assert engine.nbytes == 8 * 26620 + 4 * (301 + 101 + 11) + 4 * 410
+
+
+def test_what_torch_csr_counts_is_what_it_holds():
+    model = nn.Linear(50, 40).eval()
+    pb.prune(model, 0.8)
+    engine = pb.compile(model, torch.zeros(1, 50), "torch_csr")
+    held = engine.module.matrix.csr
+    parts = [held.values(), held.crow_indices(), held.col_indices()]
+    assert sum(p.numel() * p.element_size() for p in parts) + 4 * 40 == engine.nbytes
+    assert held.values().count_nonzero() == held.values().numel() == 400
+    torch.testing.assert_close(held.to_dense(), model.weight.detach())
+
+
+def test_a_torch_without_sparse_products_says_so(monkeypatch):
+    def lacking(self, dense):
+        raise RuntimeError("compiled without\nMKL")
+
+    monkeypatch.setattr("prunebench.backends.torch_csr.TorchMatrix.product", lacking)
+    with pytest.raises(BackendUnavailable, match="no product of a CSR tensor") as error:
+        pb.compile(eval_linear(), torch.zeros(1, 3), "torch_csr")
+    assert "\n" not in str(error.value)
 
 
 def test_the_layer_table():

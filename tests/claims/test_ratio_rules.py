@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 from claiming import FAST, FAST_SCOPE, PAYS, accurate, cell, claim, measured, one, outcomes, run, timed
-from test_answer_tables import NETWORK, network
-from test_answer_tables import run as answered
+from saved_answers import NETWORK, network
+from saved_answers import run as answered
 
 from prunebench.answers import answer
 from prunebench.claims import judge

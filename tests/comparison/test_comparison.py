@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 from running import command
 from running import prunebench as prunebench_command
-from test_answer_tables import NETWORK, layer
-from test_answer_tables import run as answers_run
-from test_tables import CONTROL, PRUNED, facts, run
+from saved_answers import NETWORK, layer
+from saved_answers import run as answers_run
+from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench import cli
 from prunebench.answers import answer, arm

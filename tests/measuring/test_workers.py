@@ -12,12 +12,16 @@ import pytest
 
 from prunebench import timing
 from prunebench.errors import BackendUnavailable
+from prunebench.measuring.nursery import Nursery
 from prunebench.measuring.workers import Worker, WorkerFailed
+
+linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 FACTORIES = """
 import gc, os, subprocess, sys, time
 from contextlib import contextmanager
 from prunebench.errors import BackendUnavailable
+from prunebench.measuring.serving import tell
 
 @contextmanager
 def sleeper(seconds=0.002):
@@ -42,20 +46,76 @@ def leaves(code, at_once):
     yield (lambda: os._exit(code)), {}
 
 @contextmanager
+def leaks(by_child):
+    if by_child:
+        held = "import time; x = b'x' * 400_000_000; time.sleep(600)"
+        subprocess.Popen([sys.executable, "-c", held])
+        time.sleep(600)
+    held = []
+    while True:
+        held.append(b"x" * 10_000_000)
+    yield
+
+@contextmanager
+def asks():
+    try:
+        bytearray(1 << 62)
+    except MemoryError as error:
+        raise ValueError("in other words") from error
+    yield
+
+@contextmanager
+def faults():
+    import ctypes
+    ctypes.string_at(0)
+    yield
+
+@contextmanager
+def exits_under_a_child():
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(4)
+    yield
+
+@contextmanager
+def talks(times):
+    for number in range(times):
+        time.sleep(0.15)
+        tell(number=number)
+    yield (lambda: None), {}
+
+@contextmanager
 def parent():
     child = subprocess.Popen(["sleep", "600"])
     yield (lambda: None), {"child": child.pid}
 """
 
 
-@pytest.fixture
-def start(tmp_path, monkeypatch):
-    """start(factory, timeout=…) -> Worker on a module of this test; all are closed after it."""
+@pytest.fixture(scope="module")
+def nursery():
+    """One process that workers are forked from; their modules are the worker's own to find."""
+    found = Nursery()
+    yield found
+    found.close()
+
+
+@pytest.fixture(params=["started", pytest.param("forked", marks=linux)])
+def start(request, tmp_path, monkeypatch, nursery):
+    """start(factory, timeout=…) -> Worker on a module of this test; all are closed after it, and one before the next.
+
+    Whichever way it comes by its process, it does the same.
+    """
     (tmp_path / "factories.py").write_text(FACTORIES)
     monkeypatch.syspath_prepend(tmp_path)
     started = []
 
     def begin(factory, **options):
+        if request.param == "forked":
+            if started:
+                started[-1].close()
+            # It has the environment of the nursery, which is started anew where a test changes it.
+            nursery.close()
+            options["nursery"] = nursery
         started.append(Worker(factory, f"factories:{factory}", **options))
         return started[-1]
 
@@ -76,9 +136,6 @@ def gone(pid, seconds=10.0):
             return True
         time.sleep(0.02)
     return False
-
-
-linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 
 
 def test_a_worker_times_in_its_own_process_under_the_same_environment(start, monkeypatch):
@@ -153,9 +210,62 @@ def test_a_worker_that_hangs_is_ended(start):
     worker = start("sleeper")
     worker.prepare(seconds=600)
     worker.timeout = 0.2
-    with pytest.raises(WorkerFailed, match=r"^its process gave no answer within 0.2 s$"):
+    with pytest.raises(WorkerFailed, match=r"^its process gave no answer within 0.2 s$") as caught:
         worker.seconds_per_call(1)
+    assert caught.value.status == "timeout"
     assert gone(worker.pid)
+
+
+@linux
+@pytest.mark.parametrize("by_child", [False, True])
+def test_a_worker_that_outgrows_its_memory_is_ended_with_its_children(start, by_child):
+    worker = start("leaks", memory=300_000_000)
+    with pytest.raises(
+        WorkerFailed, match=r"^its process held 0.\d\d GB of memory, more than the 0.30 GB allow"
+    ) as caught:
+        worker.prepare(by_child=by_child)
+    assert caught.value.status == "oom"
+    assert gone(worker.pid)
+
+
+def test_memory_that_is_refused_is_told_from_other_errors(start):
+    with pytest.raises(WorkerFailed, match=r"^ValueError: in other words$") as caught:
+        start("asks").prepare()
+    assert caught.value.status == "oom"
+    with pytest.raises(WorkerFailed) as caught:
+        start("raises").prepare(kind="value")
+    assert caught.value.status == "failed"
+
+
+@linux
+def test_a_crash_names_its_signal(start):
+    with pytest.raises(WorkerFailed, match=r"^its process was ended by SIGSEGV") as caught:
+        start("faults").prepare()
+    assert caught.value.status == "failed"
+
+
+@linux
+def test_a_child_that_holds_the_pipe_open_hides_no_exit(start):
+    with pytest.raises(WorkerFailed, match=r"^its process ended with exit code 4$"):
+        start("exits_under_a_child", memory=10**12).prepare()
+
+
+def test_what_a_worker_tells_is_heard_and_starts_its_time_anew(start):
+    heard = []
+    worker = start("talks", heard=heard.append)
+    worker.awake()
+    worker.timeout = 1.0
+    worker.prepare(times=10)
+    assert heard == [{"number": number} for number in range(10)]
+
+
+def test_two_modules_of_one_name_are_told_apart_by_their_files(start, tmp_path):
+    for folder, mark in (("a", 1), ("b", 2)):
+        (tmp_path / folder).mkdir()
+        text = f"import os; os.environ['PRUNEBENCH_ISA'] = os.environ.get('PRUNEBENCH_ISA', '') + '{mark}'"
+        (tmp_path / folder / "twin.py").write_text(text)
+    modules = [f"twin={tmp_path}/{folder}/twin.py" for folder in ("a", "b")]
+    assert start("sleeper", modules=modules).prepare(seconds=0.0)["isa"].endswith("12")
 
 
 @linux
@@ -171,16 +281,36 @@ def test_closing_ends_the_worker_and_what_it_started(start):
         worker.seconds_per_call(1)
 
 
+@linux
+def test_a_nursery_that_died_is_started_anew(tmp_path, monkeypatch):
+    (tmp_path / "factories.py").write_text(FACTORIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    nursery = Nursery()
+    try:
+        with Worker("first", "factories:sleeper", nursery=nursery) as worker:
+            worker.prepare()
+            os.kill(os.getpgid(nursery._process.pid), signal.SIGKILL)
+            with pytest.raises(WorkerFailed, match="SIGKILL"):
+                worker.seconds_per_call(1)
+        with Worker("second", "factories:sleeper", nursery=nursery) as worker:
+            assert worker.prepare()["pid"] == worker.pid
+    finally:
+        nursery.close()
+        assert nursery._process is None
+
+
 ORPHANING = """
 import json, sys, threading, time
 sys.path[:] = json.loads(sys.argv[1])
+from prunebench.measuring.nursery import Nursery
 from prunebench.measuring.workers import Worker
 idle, busy = Worker("idle", "factories:sleeper"), Worker("busy", "factories:sleeper")
 idle.prepare()
 busy.prepare(seconds=600)
-starting = Worker("starting", "factories:sleeper")
+starting, nursery = Worker("starting", "factories:sleeper"), Nursery()
+forked = Worker("forked", "factories:sleeper", nursery=nursery)
 busy._in.write(b'{"loops": 1}\\n')
-print(json.dumps([idle.pid, busy.pid, starting.pid]), flush=True)
+print(json.dumps([idle.pid, busy.pid, starting.pid, nursery._process.pid, forked.pid]), flush=True)
 time.sleep(600)
 """
 
@@ -192,7 +322,7 @@ def test_no_worker_outlives_a_killed_parent(start):
     assert not any(gone(pid, 0.1) for pid in workers)
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    assert [gone(pid) for pid in workers] == [True, True, True]
+    assert [gone(pid) for pid in workers] == [True] * 5
 
 
 def test_workers_and_callables_stand_in_the_same_blocks(start):

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from test_tables import CONTROL, PRUNED, facts, run
+from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench.cli import main
 from prunebench.errors import UsageError

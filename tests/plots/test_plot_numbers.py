@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from test_answer_tables import CONV, layer
-from test_answer_tables import run as answered
-from test_tables import CONTROL, PRUNED, facts, run
+from saved_answers import CONV, NETWORK, layer, network
+from saved_answers import run as answered
+from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench.controls import twins
 from prunebench.plots import plots_of, style
@@ -216,6 +216,36 @@ def test_a_roofline_counts_bytes_once():
     assert found["roof l1"][0][1] == [117.0, 117.0]
     [points] = [v for k, v in found.items() if k.startswith("points")]
     assert points[0] == (pytest.approx([intensity(f)]), [60.0])
+
+
+def test_ways_to_run_a_network_stand_relative_to_the_fastest_dense_one():
+    failed = network(replace(NETWORK, batch_size=99), "failed", reason="x")
+    one = plot([answered(network(), failed)], "networks-s900-aaaaaaaaaa-t1")
+    found = {(r["network"], r["way"]): r for r in one.numbers.to_dict("records")}
+    name = next(n for n, way in found if way == "dense")
+    ratios = {way: r["ratio"] for (n, way), r in found.items() if n == name and r["status"] == "ok"}
+    # The paired estimate counts for the engine; others are ratios to the baseline's 0.1 s.
+    assert ratios == pytest.approx({"dense": 0.5, "dense_channels_last": 1.0, "csr_unpruned": 0.1 / 0.11, "csr": 5.0})
+    assert found[name, "torch_compile"]["status"] == "off"
+    assert [r["status"] for (n, _), r in found.items() if n != name] == ["failed"]
+    shown = drawn(one)
+    assert shown["csr sure"] == [([5.0], [0])]
+    assert shown["intervals csr"][0][0][:2] == pytest.approx([4.9, 5.1])
+    assert "torch_compile sure" not in shown
+
+
+def test_a_layer_has_a_line_in_every_network_that_holds_it():
+    higher = layer(replace(CONV, sparsity=0.95), speedup=4.0, verdict="unstable")
+    lost = layer(replace(CONV, sparsity=0.98), status="failed", reason="x")
+    one = plot([answered(layer(), higher, lost)], "layer_speedup-aaaaaaaaaa-t1")
+    assert set(one.numbers["network"]) == set(CONV.networks)
+    assert len(one.numbers) == 3 * len(CONV.networks)
+    shown = drawn(one)
+    name = CONV.layer.id
+    assert shown[f"line {name}"][0] == (pytest.approx([1 - CONV.sparsity, 0.05]), [3.0, 4.0])
+    assert len(shown[f"line {name}"]) == len(CONV.networks)
+    sure, doubtful = shown[f"points {name}"][:2]
+    assert (sure[1], doubtful[1]) == ([3.0], [4.0])
 
 
 def test_machines_and_threads_never_share_a_timing_plot():

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import replace
 
 from hostile import ROOT
-from test_tables import CONTROL, PRUNED, facts, run
+from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench import profiles, questions, registry
 from prunebench.cell import Cell

@@ -11,9 +11,9 @@ import pytest
 from hostile import ROOT, hostile_runs
 from reading import Reader
 from running import BIN, command, prunebench
-from test_answer_tables import layer, network
-from test_answer_tables import run as answers_run
-from test_tables import CONTROL, PRUNED, facts, grid, run
+from saved_answers import layer, network
+from saved_answers import run as answers_run
+from saved_facts import CONTROL, PRUNED, facts, grid, run
 
 from prunebench.claims import registered
 from prunebench.errors import UsageError

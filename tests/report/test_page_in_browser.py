@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from chromium import ENTER, SPACE, Browser, missing
 from hostile import hostile_runs
-from test_answer_tables import layer, network
-from test_answer_tables import run as answers_run
-from test_tables import PRUNED, facts, grid, run
+from saved_answers import layer, network
+from saved_answers import run as answers_run
+from saved_facts import PRUNED, facts, grid, run
 
 from prunebench.report import page, write_report
 from prunebench.report.block import block_of

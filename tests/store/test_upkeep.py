@@ -46,10 +46,10 @@ def test_what_can_not_be_read_is_not_damage(store, monkeypatch):
     fill(store, 2, NOW)
     before = files(store)
 
-    def refuse(path, mode):
+    def refuse(path, most):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(entries, "open", refuse, raising=False)
+    monkeypatch.setattr(entries, "read_bytes", refuse)
     assert [t.what for _, t in verify(store)] == ["unreadable"] * 2
     for key in store.keys():  # noqa: SIM118
         with pytest.raises(StoreError, match="Permission denied"):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from test_tables import CONTROL, PRUNED, facts, run
+from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench.tables.breakeven import network_breakeven_tables
 from prunebench.tables.files import write_tables

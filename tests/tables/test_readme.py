@@ -4,14 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_answer_tables import NETWORK, network
-from test_answer_tables import run as networks_run
-from test_tables import CONTROL, PRUNED, facts, run
+from saved_answers import NETWORK, network
+from saved_answers import run as networks_run
+from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench.errors import UsageError
 from prunebench.runs import load_runs
 from prunebench.tables.readme import refresh
 
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if "<!-- table:" in p.read_text()]
 START, END = "<!-- table: {} -->", "<!-- end of table -->"
 
 
@@ -97,12 +99,23 @@ def test_a_document_without_blocks_or_none_at_all_is_left_alone(tmp_path):
     assert path.read_text() == "# Title\n"
 
 
-def test_the_projects_own_blocks_are_what_its_runs_give(tmp_path):
-    root = Path(__file__).parents[2]
-    path = tmp_path / "README.md"
-    path.write_text((root / "README.md").read_text())
-    assert START.split("{")[0] in path.read_text()
-    assert not refresh(path, load_runs(root / "results" / "runs"))
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_the_projects_own_blocks_are_what_its_runs_give(tmp_path, path):
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text())
+    assert not refresh(copy, load_runs(ROOT / "results" / "runs"))
+
+
+def test_claims_stand_in_a_document_with_what_became_of_them(tmp_path):
+    path = document(tmp_path / "page.md", "kind=claims claim=same_accuracy,speedup_at_90 drop=in_detail")
+    refresh(path, [run(facts())])
+    text = path.read_text()
+    assert "At 90 % sparsity a LeNet is as accurate" in text
+    assert text.count("undecided") == 2
+    assert "memory_12_8" not in text
+    document(path, "kind=claims claim=nothing")
+    with pytest.raises(UsageError, match="'nothing', which isn't registered"):
+        refresh(path, [run(facts())])
 
 
 def test_a_block_of_another_kind_chooses_by_its_own_columns(tmp_path):

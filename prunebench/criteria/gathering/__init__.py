@@ -27,7 +27,7 @@ from prunebench.criteria.gathering import (
     sample_gradients,
     synaptic_flow,
 )
-from prunebench.criteria.gathering.run import Run, cross_entropy, evaluating
+from prunebench.criteria.gathering.run import Run, batch_norms, cross_entropy, evaluating
 from prunebench.errors import UsageError, unknown
 from prunebench.spec import Spec
 
@@ -140,6 +140,7 @@ def gather(
     loss: Callable[[Tensor, Tensor], Tensor] | None,
     criterion: str,
     watched: Any = None,
+    batch_norm: str = "running",
 ) -> Iterator[Layer]:
     """The layers one by one, in the modules' order, with what was asked for; each is best forgotten after use.
 
@@ -151,7 +152,8 @@ def gather(
         raise UsageError(f"criterion {criterion!r} needs {wanted}")
     if isinstance(data, Iterator):
         data = list(data)  # a generator can be read once, a need may read twice
-    run = Run(model, modules, data, loss or cross_entropy, criterion, watched)
+    norms = batch_norms(model, batch_norm)
+    run = Run(model, modules, data, loss or cross_entropy, criterion, watched, norms)
     parsed = [_need(text) for text in needs]
     for names in _groups(modules, [need for _, need, _ in parsed]):
         gathered: dict[str, dict[str, Any]] = {name: {} for name in names}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prunebench.criteria.gathering.run import Run
+from prunebench.criteria.gathering.run import Run, own_statistics
 
 
 def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
@@ -17,10 +17,11 @@ def gather(run: Run, names: Sequence[str]) -> dict[str, Tensor]:
     """
     weights = [run.weights[name] for name in names]
     totals, samples = run.zeros(names), 0
-    for x, y in run.batches():
-        found = torch.autograd.grad(run.loss(run.model(x), y), weights, allow_unused=True)
-        for name, gradient in zip(names, found, strict=True):
-            if gradient is not None:
-                totals[name].add_(gradient, alpha=len(x))
-        samples += len(x)
+    with own_statistics(run):
+        for x, y in run.batches():
+            found = torch.autograd.grad(run.loss(run.model(x), y), weights, allow_unused=True)
+            for name, gradient in zip(names, found, strict=True):
+                if gradient is not None:
+                    totals[name].add_(gradient, alpha=len(x))
+            samples += len(x)
     return {name: total.div_(max(samples, 1)) for name, total in totals.items()}

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from prunebench.criteria.gathering.replacing import Replacing
-from prunebench.criteria.gathering.run import Run
+from prunebench.criteria.gathering.run import Run, own_statistics
 
 # These have no second derivative in torch, but what they are made of has.
 _COMPOSED = {
@@ -31,7 +31,7 @@ def gather(run: Run, names: Sequence[str], temperature: float = 1.0) -> dict[str
     g, samples = run.zeros(whole), 0
     product = run.zeros(names)
     # The fused attention kernels have no second derivative either.
-    with sdpa_kernel(SDPBackend.MATH), Replacing(_COMPOSED):
+    with sdpa_kernel(SDPBackend.MATH), Replacing(_COMPOSED), own_statistics(run):
         for x, y in run.batches():
             for name, part in _gradients(run, x, y, temperature, double=False).items():
                 g[name].add_(part, alpha=len(x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunebench.errors import UsageError
+from prunebench.outputs import logits
+
+BATCH_NORM = ("running", "batch")
 
 
 @dataclass(frozen=True)
 class Run:
     """One gathering: modules by parameter name, batches of (x, y) or None, and the criterion it is for.
 
-    watched: what an observer saw of the training so far, or None (see Need.observer).
+    watched: what an observer saw of the training so far, or None (see Need.observer). norms: batch
+    norms that take each batch's own statistics where gradients of a batch are asked for.
     """
 
     model: nn.Module
@@ -27,6 +31,7 @@ class Run:
     loss: Callable[[Tensor, Tensor], Tensor]
     criterion: str
     watched: Any = None
+    norms: Sequence[nn.Module] = ()
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -71,8 +76,43 @@ def precise(dtype: torch.dtype) -> torch.dtype:
 
 
 def cross_entropy(out: Tensor, y: Tensor) -> Tensor:
-    """The loss where none was given: mean cross-entropy."""
-    return F.cross_entropy(out, y)
+    """The loss where none was given: mean cross-entropy of the logits."""
+    return F.cross_entropy(logits(out), y)
+
+
+@contextmanager
+def own_statistics(run: Run) -> Iterator[None]:
+    """Inside `evaluating`: the run's batch norms normalise by each batch's own statistics, and so do gradients.
+
+    At initialisation the running ones are 0 and 1, which normalises nothing: gradients would be those of a network
+    without batch norms. SNIP's and GraSP's published code goes through the batch's statistics.
+    """
+    handles = [module.register_forward_pre_hook(_with_own) for module in run.norms]
+    try:
+        yield
+    finally:
+        for handle, module in zip(handles, run.norms, strict=True):
+            handle.remove()
+            module.training = False
+
+
+def batch_norms(model: nn.Module, statistics: str) -> list[nn.Module]:
+    """The batch norms that take a batch's statistics: none for "running", all for "batch".
+
+    Raises UsageError for another word.
+    """
+    if statistics not in BATCH_NORM:
+        raise UsageError(f"batch_norm={statistics!r} can't be used; known: {', '.join(BATCH_NORM)}")
+    if statistics == "running":
+        return []
+    norm = nn.modules.batchnorm._BatchNorm  # of every dimension
+    # SyncBatchNorm computes a batch's only within a process group.
+    return [m for m in model.modules() if isinstance(m, norm) and not isinstance(m, nn.SyncBatchNorm)]
+
+
+def _with_own(module: nn.Module, args: tuple[Any, ...]) -> None:
+    x = args[0]
+    module.training = x.numel() > x.shape[1]  # one value per channel has no variance
 
 
 @contextmanager
