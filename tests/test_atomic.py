@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from prunebench.atomic import write_bytes, write_text
+from prunebench.atomic import check_folder, create_bytes, write_bytes, write_text
 from prunebench.errors import UsageError
 
 
@@ -41,3 +41,30 @@ def test_a_place_that_can_not_be_written_is_one_line(tmp_path, place):
         write_bytes(tmp_path / place, b"x")
     assert "\n" not in str(error.value)
     assert sorted(os.listdir(tmp_path)) == ["file"]
+
+
+def test_a_new_file_replaces_nothing(tmp_path):
+    path = tmp_path / "a.bin"
+    assert create_bytes(path, b"first")
+    assert not create_bytes(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_new_file_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("prunebench.atomic.os.link", refuse)
+    assert create_bytes(tmp_path / "a.bin", b"first")
+    assert not create_bytes(tmp_path / "a.bin", b"second")
+    assert (tmp_path / "a.bin").read_bytes() == b"first"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_folder_without_room_is_told(tmp_path):
+    check_folder(tmp_path, 1)
+    with pytest.raises(UsageError, match="No space left on device"):
+        check_folder(tmp_path / "not yet there", 10**18)
+    assert os.listdir(tmp_path) == []

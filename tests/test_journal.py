@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import pytest
 
@@ -65,3 +66,29 @@ def test_names_that_no_run_can_have(name):
     with pytest.raises(UsageError, match="run's name") as error:
         check_run_name(name)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("cut", ["write", "sync"])
+def test_a_full_disk_is_one_line_and_what_was_written_stays_readable(tmp_path, monkeypatch, cut):
+    journal = Journal(tmp_path, "quick", MACHINE)
+    journal.write({"case": 0})
+    before, limits = journal.path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if cut == "sync":
+            patch.setattr("prunebench.journal.os.fsync", full)
+        else:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 5, limits[1]))
+        try:
+            with pytest.raises(UsageError, match="can't write") as error:
+                journal.write({"case": "one that is longer than the room that is left"})
+        finally:
+            if cut == "write":
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(error.value)
+    assert journal.path.read_bytes() == before
+    journal.write({"case": 2})
+    assert [json.loads(line) for line in journal.path.read_text().splitlines()][1:] == [{"case": 0}, {"case": 2}]

@@ -139,6 +139,7 @@ def test_a_damaged_state_is_dropped(spoil, tmp_path):
             "short": content[:-1],
             "flipped": content[:-1] + bytes([content[-1] ^ 1]),
             "empty": b"",
+            "schema": content.replace(b'\\"schema\\": 1', b'\\"schema\\": 0'),
             "header": b"\xff" * 8 + content[8:],
         }[spoil]
     )
@@ -146,6 +147,16 @@ def test_a_damaged_state_is_dropped(spoil, tmp_path):
     found = Unfinished(tmp_path, "key", 0.0)
     assert (found.tensors, found.values, found.stage) == (None, None, 0)
     assert not path.exists()
+
+
+def test_a_state_of_a_newer_format_is_refused_and_kept(tmp_path):
+    path = state(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b'\\"schema\\": 1', b'\\"schema\\": 9'))
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="was kept by a newer prunebench") as error:
+        Unfinished(tmp_path, "key", 0.0)
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
 
 
 def test_leftovers_of_a_killed_write_go(tmp_path):
