@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from prunebench.executors.base import Outcome, Place, Task
 from prunebench.executors.work import work_at
 
 MINIMUM = (2, 52)
+CONNECT_SECONDS = 10.0
 
 
 def check_installed() -> None:
@@ -25,6 +27,24 @@ def check_installed() -> None:
         found = None
     if found is None:
         raise UsageError("--executor ray: Ray is not installed; pip install 'prunebench[ray]', or use --jobs N")
+
+
+def check_reachable(address: str) -> None:
+    """UsageError unless something listens at HOST:PORT: Ray itself tries for ten minutes. Other addresses pass."""
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"no Ray cluster at {address!r} ({' '.join(str(error).split())[:200]}); start one with 'ray start --head', or "
+        "use --address local"
+    )
 
 
 def demand(
@@ -59,13 +79,11 @@ class RayExecutor:
             wanted = ".".join(map(str, MINIMUM))
             raise UsageError(f"Ray {ray.__version__} is too old; pip install 'ray>={wanted}' on every node")
         self._ray: Any = ray
+        check_reachable(address)
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UsageError(
-                f"no Ray cluster at {address!r} ({' '.join(str(error).split())[:200]}); start one with "
-                "'ray start --head', or use --address local"
-            ) from None
+            raise _unreachable(address, error) from None
         try:
             self.asks, device = demand(place.device, ray.cluster_resources(), cpus, gpus)
         except UsageError:

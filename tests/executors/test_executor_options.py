@@ -10,7 +10,7 @@ import pytest
 from prunebench import executors
 from prunebench.cli import main
 from prunebench.errors import UsageError
-from prunebench.executors.ray import demand
+from prunebench.executors.ray import check_reachable, demand
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,14 @@ def test_an_old_ray_is_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", old)
     with pytest.raises(UsageError, match=r"Ray 2\.9\.3 is too old"):
         RayExecutor(Place("s", "d"))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:port", "127.0.0.1:99999", "nowhere.invalid:6379"])
+def test_an_address_where_nothing_listens_is_a_mistake_with_a_remedy(address):
+    with pytest.raises(UsageError, match="'ray start --head', or use --address local"):
+        check_reachable(address)
+
+
+def test_other_addresses_are_ray_s_to_judge():
+    for address in ("auto", "local", "ray://head:10001"):
+        check_reachable(address)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
+from processes import alive, until
 from running import BIN, ROOT, command, environment
 
 GRID = ("--profile", "smoke", "--datasets", "digits:size=8", "--epochs", "1", "--fine-tune-epochs", "1")
@@ -43,22 +43,3 @@ def test_a_killed_sweep_goes_on_where_it_was(how, tmp_path, sabotaged, request):
 
 def stored(folder: Path) -> int:
     return len(list((folder / "store" / "artifacts").glob("*/*/meta.json")))
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(condition, process=None, seconds=600.0) -> bool:
-    """Wait for a condition, or for a process to end."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        if process is not None and process.poll() is not None:
-            return bool(condition())
-        time.sleep(0.1)
-    return False
