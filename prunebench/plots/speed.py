@@ -80,12 +80,15 @@ def _of_panel(
         lines.setdefault((row["backend"], row["criterion"], row["schedule"]), []).append(row)
     places = {backend: n for n, backend in enumerate(style.in_order("backend", [name for name, _, _ in lines]))}
     for key in sorted(lines, key=lambda line: (places[line[0]], *line[1:])):
-        about = {"panel": panel, **dict(zip(("backend", "criterion", "schedule"), key, strict=True))}
+        about: dict[Hashable, Any] = {
+            "panel": panel,
+            **dict(zip(("backend", "criterion", "schedule"), key, strict=True)),
+        }
         start = [row for row in unpruned if row["backend"] == key[0]]
         points = sorted([*start, *lines[key]], key=lambda row: row["sparsity"])
         for row in points:
             what = "point" if row["n"] else "failed"
-            ends = {"low": row["speedup_low"], "high": row["speedup_high"]}
+            ends: dict[Hashable, Any] = {"low": row["speedup_low"], "high": row["speedup_high"]}
             yield {**row, **about, **ends, "what": what}
         for kept in crossings([(row["kept"], row["speedup"]) for row in points if row["n"]]):
             yield {**about, "what": "break-even", "kept": kept, "sparsity": 1 - kept, "speedup": 1.0}
