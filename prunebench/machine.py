@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -77,16 +78,28 @@ def describe(engine: dict[str, Any] | None = None) -> dict[str, Any]:
     return {"id": hashlib.sha256(text.encode()).hexdigest()[:10], **facts, "memory_bytes": memory_bytes()}
 
 
+_found: tuple[int, Any] = (0, None)
+
+
+def _pools() -> Any:
+    """The thread pools of the libraries loaded; looking for them takes 4 ms, so only after modules came."""
+    global _found
+    from threadpoolctl import ThreadpoolController
+
+    if _found[0] != len(sys.modules):
+        _found = (len(sys.modules), ThreadpoolController())
+    return _found[1]
+
+
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Hold torch and the BLAS and OpenMP pools at `count` threads, then restore what was."""
-    import threadpoolctl
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
-        with threadpoolctl.threadpool_limits(count):
+        with _pools().limit(limits=count):
             yield
     finally:
         torch.set_num_threads(before)

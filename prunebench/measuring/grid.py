@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 from prunebench import backends, formats, machine, pipeline
 from prunebench.cell import Case, Cell
 from prunebench.facts import facts_of
-from prunebench.reference import CheckFailed, Reference
+from prunebench.reference import Reference
 from prunebench.timing import compare
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from prunebench.datasets.base import Dataset
-
-__all__ = ["Bench", "CheckFailed", "Measured", "check"]
+    from prunebench.store import Artifact
 
 BASELINES = {"dense": {}, "dense_channels_last": {"layout": "channels_last"}}
 
@@ -40,41 +39,56 @@ class Measured:
 
 
 @dataclass
+class Subject:
+    """A cell's checkpoint with what is known of it, whichever backend and batch size it is measured with."""
+
+    cell: Cell
+    made: Artifact
+    model: nn.Module
+    disk_bytes: int
+    costs: dict[str, int]
+    references: dict[int, Reference] = field(default_factory=dict)  # by batch size
+
+    def reference(self, data: Dataset, batch_size: int) -> Reference:
+        """What the model computes in float64 for a batch."""
+        if batch_size not in self.references:
+            self.references[batch_size] = Reference(self.model, _batch(data, batch_size))
+        return self.references[batch_size]
+
+
+@dataclass
 class Bench:
-    """Measures cases one after another; keeps the last cell's model, because its backends follow each other."""
+    """Measures cases one after another; keeps the last cell's subject, because its backends follow each other."""
 
     lab: pipeline.Lab
     threads: int = 1
     timing_seconds: float = 1.0
-    _last: tuple[Cell, Any] | None = None
+    _last: Subject | None = None
     _dense: dict[Cell, tuple[float, int]] = field(default_factory=dict)
 
     def measure(self, case: Case) -> Measured:
         """Everything about a case; raises CheckFailed where the backend's output is wrong, before any timing."""
-        made = pipeline.artifact(case.cell, self.lab)
-        if made.state is None:
-            return Measured(facts_of(case, self.threads, made.meta["status"], reason=made.meta["reason"]))
         data = self.lab.data(case.cell.dataset)
-        model = self._model(case.cell, made)
+        subject = self._subject(case.cell, data)
+        if subject is None:
+            meta = pipeline.artifact(case.cell, self.lab).meta
+            return Measured(facts_of(case, self.threads, meta["status"], reason=meta["reason"]))
         dense_accuracy, dense_bytes = self._control(case.cell.control, data)
         with machine.threads(self.threads):
-            x = _batch(data, case.batch_size)
-            engine = backends.compile(model, x, case.backend, self.threads)
-            error = check(engine, model, x, case)
+            right = subject.reference(data, case.batch_size)
+            engine = backends.compile(subject.model, right.x, case.backend, self.threads)
             values = {
-                "relative_error": error,
+                "relative_error": right.check(engine, case.id),
                 "accuracy": _accuracy(engine, data),
                 "accuracy_dense": dense_accuracy,
-                "disk_bytes": len(formats.to_bytes(model.state_dict())),
+                "disk_bytes": subject.disk_bytes,
                 "dense_disk_bytes": dense_bytes,
                 "resident_bytes": int(engine.nbytes),
-                "collapse": made.meta.get("collapse"),
-                "not_pruned": made.meta.get("not_pruned"),
-                "training_seconds": made.meta.get("training_seconds"),
-                **_costs(model, x[:1]),
-                **self._speedup(model, x, engine),
+                **{name: subject.made.meta.get(name) for name in ("collapse", "not_pruned", "training_seconds")},
+                **subject.costs,
+                **self._speedup(subject.model, right.x, engine),
             }
-        return Measured(facts_of(case, self.threads, **values), partial(engine, x))
+        return Measured(facts_of(case, self.threads, **values), partial(engine, right.x))
 
     def failed(self, case: Case, reason: str, status: str = "failed") -> dict[str, Any]:
         """The facts of a case that could not be measured."""
@@ -108,10 +122,18 @@ class Bench:
             "baseline_seconds": r.baseline_seconds,
         }
 
-    def _model(self, cell: Cell, made: Any) -> nn.Module:
-        if self._last is None or self._last[0] != cell:
-            self._last = (cell, pipeline.model_of(cell, made, self.lab))
-        return self._last[1]
+    def _subject(self, cell: Cell, data: Dataset) -> Subject | None:
+        """The cell's; None where its training diverged."""
+        if self._last is None or self._last.cell != cell:
+            self._last = None
+            made = pipeline.artifact(cell, self.lab)
+            if made.state is None:
+                return None
+            model = pipeline.model_of(cell, made, self.lab)
+            with machine.threads(self.threads):
+                size, costs = len(formats.to_bytes(model.state_dict())), _costs(model, _batch(data, 1))
+            self._last = Subject(cell, made, model, size, costs)
+        return self._last
 
     def _control(self, control: Cell, data: Dataset) -> tuple[float, int]:
         if control not in self._dense:
@@ -120,11 +142,6 @@ class Bench:
             with machine.threads(machine.cores()):
                 self._dense[control] = (_accuracy(model, data), len(formats.to_bytes(model.state_dict(), "dense")))
         return self._dense[control]
-
-
-def check(engine: Any, model: nn.Module, x: Tensor, case: Case) -> float:
-    """The relative error on a batch against the model in float64; CheckFailed beyond TOLERANCE."""
-    return Reference(model, x).check(engine, case.id)
 
 
 def _accuracy(predict: Any, data: Dataset) -> float:

@@ -37,9 +37,15 @@ class Nursery:
         self._modules = list(modules)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._last: Forked | None = None
 
     def fork(self, words: Sequence[str], files: Sequence[int]) -> Forked:
-        """A child that runs `serving.serve` on the words; files: its stdin, stdout and stderr. OSError if it can't."""
+        """A child that runs `serving.serve` on the words; files: its stdin, stdout and stderr. OSError if it can't.
+
+        The child before it is ended.
+        """
+        if self._last is not None:
+            self._last.release()
         if self._process is None or self._process.poll() is not None:
             self._start()
         assert self._socket is not None
@@ -47,10 +53,14 @@ class Nursery:
         answer = _received(self._socket)
         if "pid" not in answer:
             raise OSError("the process that cases are forked from has ended")
-        return Forked(int(answer["pid"]), self._socket)
+        self._last = Forked(int(answer["pid"]), self._socket)
+        return self._last
 
     def close(self) -> None:
-        """End it."""
+        """End it, and the last child."""
+        if self._last is not None:
+            self._last.release()
+        self._last = None
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.kill()
@@ -79,6 +89,7 @@ class Forked:
         self.pid = pid
         self._nursery = nursery
         self._code: int | None = None
+        self._released = False
 
     def poll(self) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
@@ -97,8 +108,15 @@ class Forked:
 
     def end_group(self) -> None:
         """Kill it and what it started; an ended child isn't reaped yet, so the number is still its own."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if not self._released:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+
+    def release(self) -> None:
+        """End it for good: from now on its number may be another's."""
+        self.end_group()
+        self.wait()
+        self._released = True
 
 
 def _received(channel: socket.socket) -> dict[str, Any]:

@@ -151,7 +151,7 @@ class Worker:
             if not part:
                 self._died()
             self._left += part
-        elif self.memory is not None and self._process.poll() is not None:
+        elif self.memory is not None and self._has_ended():
             self._died()  # what it started may hold its end of the pipe open
         elif time.monotonic() >= until:
             self._kill()
@@ -162,11 +162,14 @@ class Worker:
             raise WorkerFailed(self.name, f"its process held {held / 1e9:.2f} GB of memory, {allowed}", "oom")
 
     def _died(self) -> NoReturn:
-        try:
-            code = self._process.wait(_EXIT_SECONDS)
-        except subprocess.TimeoutExpired:  # it lives on without its pipes: as good as dead
-            self._kill()
-            raise WorkerFailed(self.name, "its process closed its pipes") from None
+        until = time.monotonic() + _EXIT_SECONDS
+        while not self._has_ended():
+            if time.monotonic() >= until:  # it lives on without its pipes: as good as dead
+                self._kill()
+                raise WorkerFailed(self.name, "its process closed its pipes")
+            time.sleep(0.002)
+        self._kill()
+        code = self._process.wait()
         how, status = f"ended with exit code {code}", "failed"
         if code < 0:
             how = f"was ended by {_signal_name(-code)}"
@@ -178,14 +181,23 @@ class Worker:
         last = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
         raise WorkerFailed(self.name, f"its process {how}" + (f": {last[-1][:200]}" if last else ""), status)
 
+    def _has_ended(self) -> bool:
+        """Whether it ended. It isn't reaped, where that can be: until then its number is also that of its group."""
+        if isinstance(self._process, Forked) or not hasattr(os, "waitid"):
+            return self._process.poll() is not None
+        with suppress(ChildProcessError):
+            if self._process.returncode is None:
+                return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return True
+
     def _kill(self) -> None:
+        """End it and what it started."""
         if isinstance(self._process, Forked):
             self._process.end_group()
-            self._process.wait()
-        elif self._process.poll() is None:  # else its number may be another's by now
+        elif self._process.returncode is None:  # else its number may be another's by now
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+                os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 def _forked(nursery: Nursery, words: list[str], stderr: IO[bytes]) -> tuple[Forked, Any, Any]:

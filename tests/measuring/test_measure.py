@@ -12,8 +12,9 @@ from prunebench.cell import Case, Cell, Recipe
 from prunebench.facts import FIELDS, case_of
 from prunebench.masks import pruned_count
 from prunebench.measuring import grid as measure
-from prunebench.measuring.grid import Bench, CheckFailed, check
+from prunebench.measuring.grid import Bench
 from prunebench.pipeline import Lab
+from prunebench.reference import CheckFailed, Reference
 from prunebench.store import Store
 from prunebench.training.loop import accuracy
 
@@ -118,8 +119,8 @@ def test_a_wrong_backend_is_refused_before_any_timing(bench, registry_sandbox, m
 def test_both_ends_of_a_batch_are_checked(size):
     model = nn.Linear(4, 3).eval()
     x = torch.randn(size, 4)
-    case = Case(PRUNED, "x", size)
-    assert check(model, model, x, case) < 1e-6
+    right = Reference(model, x)
+    assert right.check(model, "x") < 1e-6
     for row in (0, size - 1):
 
         def broken(x, row=row):
@@ -128,12 +129,34 @@ def test_both_ends_of_a_batch_are_checked(size):
             return y
 
         with pytest.raises(CheckFailed):
-            check(broken, model, x, case)
+            right.check(broken, "x")
 
 
 def test_the_error_is_relative_to_the_largest_output():
     model = nn.Linear(2, 1, bias=False).eval()
     model.weight.data = torch.tensor([[3.0, 4.0]])
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # outputs 3 and 4
-    found = check(lambda x: model(x) + 1e-4, model, x, Case(PRUNED, "x", 2))
+    found = Reference(model, x).check(lambda x: model(x) + 1e-4, "x")
     assert found == pytest.approx(1e-4 / 4, rel=1e-2)
+
+
+def test_what_a_cell_has_in_common_is_worked_out_once(bench, lab, monkeypatch):
+    bench.measure(Case(CONTROL, "dense", 1))
+    done = []
+    monkeypatch.setattr(type(lab.store), "get", noted(done, "read", type(lab.store).get))
+    monkeypatch.setattr(measure, "Reference", noted(done, "reference", Reference))
+    monkeypatch.setattr(measure, "_costs", noted(done, "costs", measure._costs))
+    monkeypatch.setattr(measure.formats, "to_bytes", noted(done, "bytes", measure.formats.to_bytes))
+    found = [bench.measure(Case(PRUNED, backend, size)).facts for backend in ("dense", "masked") for size in (1, 7)]
+    assert sorted(done) == ["bytes", "costs", "read", "reference", "reference"]  # a reference for each batch size
+    assert len({facts["disk_bytes"] for facts in found}) == len({facts["macs"] for facts in found}) == 1
+    bench.measure(Case(CONTROL, "dense", 1))
+    assert sorted(done[5:]) == ["bytes", "costs", "read", "reference"]  # and nothing of another cell
+
+
+def noted(done, name, function):
+    def noting(*arguments, **options):
+        done.append(name)
+        return function(*arguments, **options)
+
+    return noting

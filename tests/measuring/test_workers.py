@@ -71,9 +71,12 @@ def faults():
     yield
 
 @contextmanager
-def exits_under_a_child():
-    if os.fork() == 0:
+def exits_under_a_child(note):
+    child = os.fork()
+    if child == 0:
         time.sleep(600)
+    with open(note, "w") as file:
+        file.write(str(child))
     os._exit(4)
     yield
 
@@ -245,9 +248,10 @@ def test_a_crash_names_its_signal(start):
 
 
 @linux
-def test_a_child_that_holds_the_pipe_open_hides_no_exit(start):
+def test_a_child_that_holds_the_pipe_open_hides_no_exit_and_is_ended(start, tmp_path):
     with pytest.raises(WorkerFailed, match=r"^its process ended with exit code 4$"):
-        start("exits_under_a_child", memory=10**12).prepare()
+        start("exits_under_a_child", memory=10**12).prepare(note=str(tmp_path / "child"))
+    assert gone(int((tmp_path / "child").read_text()))
 
 
 def test_what_a_worker_tells_is_heard_and_starts_its_time_anew(start):
