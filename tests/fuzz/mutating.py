@@ -76,10 +76,10 @@ def _change(holder: Any, key: Any, known: list[tuple[Any, Any]], chance: random.
 def _text(old: str, chance: random.Random) -> str:
     try:
         inner = json.loads(old)
+        if isinstance(inner, (dict, list)) and inner and chance.random() < 0.8:
+            return json.dumps(mutated(inner, chance))
     except (ValueError, RecursionError):
-        inner = None
-    if isinstance(inner, (dict, list)) and inner and chance.random() < 0.8:
-        return json.dumps(mutated(inner, chance))
+        pass
     if chance.random() < 0.05:
         return "[" * 100_000
     at = chance.randint(0, len(old))
@@ -111,15 +111,18 @@ def checkpoint(content: bytes, chance: random.Random, most: int = 1 << 16) -> by
     except ValueError:
         return _bytes(content, chance)[:most]
     how = chance.randrange(10)
-    if how < 3:
-        header = mutated(header, chance, chance.randint(1, 3))
-    elif how < 7:
-        body = _values(header, body, chance)
-    elif how < 9:
-        header, body = _resized(header, body, chance)
-    else:
+    try:
+        if how < 3:
+            header = mutated(header, chance, chance.randint(1, 3))
+        elif how < 7:
+            body = _values(header, body, chance)
+        elif how < 9:
+            header, body = _resized(header, body, chance)
+        else:
+            return _bytes(content, chance)[:most]
+        return joined(header, body)[:most]
+    except RecursionError:  # json reads deeper nesting than Python's own recursion walks through
         return _bytes(content, chance)[:most]
-    return joined(header, body)[:most]
 
 
 def _values(header: Any, body: bytes, chance: random.Random) -> bytes:
@@ -178,7 +181,10 @@ def saved_run(content: bytes, chance: random.Random, most: int = 1 << 17) -> byt
         return _bytes(content, chance)[:most]
     if not isinstance(value, (dict, list)) or chance.random() < 0.03:
         return _bytes(content, chance)[:most]
-    return json.dumps(mutated(value, chance, chance.randint(1, 3))).encode()[:most]
+    try:
+        return json.dumps(mutated(value, chance, chance.randint(1, 3))).encode()[:most]
+    except RecursionError:  # json reads deeper nesting than Python's own recursion walks through
+        return _bytes(content, chance)[:most]
 
 
 def _bytes(content: bytes, chance: random.Random) -> bytes:

@@ -36,6 +36,19 @@ def test_mutations_of_the_corpus(name, count):
             raise
 
 
+@pytest.mark.parametrize("name", targets.TARGETS)
+@pytest.mark.parametrize("depth", [500, 900, 970, 995, 2000, 200_000])
+def test_nesting_deeper_than_recursion_is_mutated_and_read(name, depth):
+    """json reads nesting through which Python's own recursion can't walk."""
+    check, mutate = targets.TARGETS[name]
+    chance = random.Random(depth)
+    nested = "[" * depth + "]" * depth
+    header = ('{"w": ' + nested + "}").encode()
+    for content in (nested.encode(), header, len(header).to_bytes(8, "little") + header):
+        for _ in range(20):
+            check(mutate(content, chance))
+
+
 def test_mutations_are_mostly_read_or_refused_for_what_they_say():
     """Not only for being no JSON: a target that never gets past the container tests nothing behind it."""
     chance, read, refused = random.Random(1), 0, set()
