@@ -7,9 +7,10 @@ import tarfile
 import zipfile
 
 SOURCE = (
-    "pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md", "conftest.py", "prunebench/py.typed",
-    "prunebench/profiles.toml", "prunebench/engine/native/binding.c", "prunebench/engine/native/kernel_template.h",
-    "prunebench/report/page.html", "tests/conftest.py", "benchmarks/test_grid.py", "docs/index.md",
+    "pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "conftest.py",
+    "prunebench/py.typed", "prunebench/profiles.toml", "prunebench/engine/native/binding.c",
+    "prunebench/engine/native/kernel_template.h", "prunebench/report/page.html", "tests/conftest.py",
+    "benchmarks/test_grid.py", "docs/index.md",
 )  # fmt: skip
 WHEEL = (
     "prunebench/py.typed", "prunebench/profiles.toml", "prunebench/claims.toml", "prunebench/report/page.html",
