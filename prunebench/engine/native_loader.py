@@ -25,7 +25,9 @@ def _load() -> ModuleType | str:
             lines = NOTE.read_text().strip().splitlines()
         except OSError:
             lines = []
-        return lines[0] if lines else f"the native engine was not built ({' '.join(str(error).split())})"
+        # The place, because an installed copy may well be built: a checkout's own package goes before it in its pytest.
+        why = f"the native engine was not built in {NOTE.parents[1]}; run 'pip install -e .' beside that folder"
+        return lines[0] if lines else f"{why} ({' '.join(str(error).split())})"
 
 
 def available() -> str | None:

@@ -431,7 +431,8 @@ def test_without_the_extension(monkeypatch, tmp_path):
         with pytest.raises(BackendUnavailable, match=r"pip install -e \."):
             native_loader.native()
         note.unlink()
-        assert "not built" in (native_loader._load.cache_clear() or native_loader.available())
+        told = native_loader._load.cache_clear() or native_loader.available()
+        assert f"not built in {note.parents[1]}; run 'pip install -e .'" in told
     finally:
         monkeypatch.undo()
         native_loader._load.cache_clear()
