@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
 
 from prunebench import __version__, settings
 from prunebench.commands import (
@@ -40,8 +42,24 @@ COMMANDS = (
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Refused here, not by the outermost parser, which knows neither the command's options nor its help.
+        found, extra = super().parse_known_args(args, namespace)
+        if extra:
+            hints = [_near(word.partition("=")[0], self._option_string_actions) for word in extra]
+            self.error(f"unrecognized arguments: {' '.join(extra)}{''.join(hints)}")
+        return found, extra
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see '{self.prog} --help'")
+        given = re.search(r"invalid choice: '(.*?)' \(choose from", message)
+        choices = {name for action in self._actions for name in action.choices or ()}
+        raise UsageError(f"{message}{_near(given[1], choices) if given else ''}; see '{self.prog} --help'")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """What was probably meant by a word that isn't known, or nothing."""
+    close = difflib.get_close_matches(word, list(known), 1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

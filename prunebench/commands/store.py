@@ -56,7 +56,10 @@ def _action(actions: Any, name: str, help: str, run: Any, *examples: str) -> arg
 def _store(options: argparse.Namespace) -> Store:
     from prunebench.store import Store
 
-    return Store(settings.store(options.store, settings.project_root()))
+    store = Store(settings.store(options.store, settings.project_root()))
+    if store.root.is_file():
+        raise UsageError(f"the store at {store.root} is a file; name a folder with --store DIR")
+    return store
 
 
 def _ls(options: argparse.Namespace) -> int:
@@ -151,7 +154,7 @@ def _days(text: str) -> float:
 
 def _path(options: argparse.Namespace) -> int:
     store = _store(options)
-    keys = [_completed(store, options.key)] if options.key else _keys(options, store, asked_for(options))
+    keys = [_completed(store, options.key)] if options.key is not None else _keys(options, store, asked_for(options))
     for key in keys:
         print(store.path(key))
     missing = [key for key in keys if key not in store]

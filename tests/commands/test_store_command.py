@@ -133,6 +133,7 @@ def test_path_of_a_cell(store, run):
     [
         (["path", "abc"], "key 'abc' can't be one; give at least 4 of its 32 hexadecimal digits"),
         (["path", "../../etc"], "can't be one"),
+        (["path", ""], "key '' can't be one"),
         (["path", "0000"], "no entry begins with '0000'"),
         (["path", "--model", "lenet6"], "unknown model 'lenet6'"),
         (["gc", "--older-than", "soon"], "--older-than 'soon' is no number of days"),
@@ -151,3 +152,11 @@ def test_a_mistake_gets_one_line_and_exit_code_2(store, run, arguments, words):
 def test_several_entries_of_one_beginning_are_told(store, run, monkeypatch):
     monkeypatch.setattr(Store, "keys", lambda self: iter(["abcd" + "0" * 28, "abcd" + "1" * 28]))
     assert "2 entries begin with 'abcd'" in run("path", "abcd")[2][0]
+
+
+@pytest.mark.parametrize("action", ["ls", "verify", "gc"])
+def test_a_file_is_no_store(tmp_path, action, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    assert cli.main(["store", action, "--store", str(file)]) == 2
+    assert "is a file; name a folder with --store" in capsys.readouterr().err
