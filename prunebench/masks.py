@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.parameter import is_lazy
 
 from prunebench.attention import Projection, projection_names
 from prunebench.errors import UsageError
@@ -63,7 +64,9 @@ def prunable_modules(model: nn.Module, exclude: Sequence[str] = ()) -> dict[str,
         if pattern not in used:
             raise UsageError(f"exclude={pattern!r} fits no conv or linear layer; known: {', '.join(found) or 'none'}")
     if not found:
-        raise UsageError(f"{type(model).__name__} has nothing to prune: no conv or linear weight is left")
+        captured = isinstance(model, (torch.jit.ScriptModule, fx.GraphModule))
+        hint = "; prune the model that it was captured from" if captured else ""
+        raise UsageError(f"{type(model).__name__} has nothing to prune: no conv or linear weight is left{hint}")
     return found
 
 
@@ -100,8 +103,14 @@ def check_weights(modules: Mapping[str, Any]) -> None:
     """UsageError naming the first layer whose weight is on meta, not floating-point, or holds NaN or infinity."""
     for name, module in modules.items():
         weight = module.weight
+        if is_lazy(weight):
+            raise UsageError(f"{name} has no shape yet: it is a lazy module's; call the model on a batch first")
         if not isinstance(weight, Tensor) or weight.is_meta or not weight.is_floating_point():
             raise UsageError(f"{name} is not a floating-point tensor in memory; load the model's weights first")
+        if weight.itemsize < 2:  # torch can't even sum such numbers
+            raise UsageError(f"{name} is {weight.dtype}, which can't be computed with; call model.float() first")
+        if weight.is_inference() and not torch.is_inference_mode_enabled():
+            raise UsageError(f"{name} was made in inference mode and can't be changed; make the model outside of it")
         if not all_finite(weight):
             raise UsageError(f"{name} holds NaN or infinite values; a diverged model can't be pruned, train it again")
 

@@ -22,6 +22,7 @@ from prunebench.masks import (
     sparsity_of,
     warn_of_collapse,
 )
+from prunebench.pruner import prune
 
 
 @pytest.mark.parametrize(
@@ -172,6 +173,21 @@ def test_a_weight_that_is_not_finite_is_named(bad):
 def test_a_weight_without_memory_is_refused():
     with pytest.raises(UsageError, match="not a floating-point tensor in memory"):
         check_weights(prunable_modules(nn.Linear(2, 2, device="meta")))
+
+
+@pytest.mark.parametrize("kind", ["lazy", "inference", "tiny", "scripted"])
+def test_a_weight_that_torch_can_not_change_is_refused_with_the_remedy(kind):
+    if kind == "lazy":
+        model, words = nn.LazyLinear(2), "call the model on a batch first"
+    elif kind == "inference":
+        with torch.inference_mode():
+            model, words = nn.Linear(4, 2), "make the model outside of it"
+    elif kind == "tiny":
+        model, words = nn.Linear(4, 2).requires_grad_(False).to(torch.float8_e4m3fn), r"call model\.float\(\) first"
+    else:
+        model, words = torch.jit.script(nn.Linear(4, 2)), "the model that it was captured from"
+    with pytest.raises(UsageError, match=words):
+        prune(model, 0.5)
 
 
 def test_apply_writes_positive_zeros_even_over_nan():

@@ -50,7 +50,10 @@ def compile(
     if not isinstance(model, torch.nn.Module):
         raise UsageError(f"compile takes a torch.nn.Module, not {type(model).__name__}")
     if not isinstance(example_input, torch.Tensor) or not example_input.is_floating_point():
-        raise UsageError("compile takes an example input: a float32 tensor of one batch, (n, …)")
+        given = str(example_input.dtype) if isinstance(example_input, torch.Tensor) else type(example_input).__name__
+        raise UsageError(f"compile takes an example input: a float32 tensor of one batch, (n, …), not {given}")
+    if model.training and "eval" in vars(model):  # torch.export put one there that refuses
+        raise UsageError("the module of an exported program has no eval mode; compile the model it was exported from")
     if model.training:
         raise UsageError(
             "the model is in train mode; call model.eval() first, or batch norm would use batch statistics"

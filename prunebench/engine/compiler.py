@@ -46,7 +46,7 @@ def _check_model(model: nn.Module) -> None:
             raise UsageError(f"{name} is on {t.device}; the engine runs on the CPU: call model.cpu() first")
         if t.is_floating_point() and t.dtype != torch.float32:
             raise UsageError(f"{name} is {t.dtype}; the engine computes in float32: call model.float() first")
-        if t.is_floating_point() and not bool(torch.isfinite(t).all()):
+        if t.is_floating_point() and not bool(torch.isfinite(t.detach()).all()):
             layer = name.rpartition(".")[0] or "the model"
             raise UsageError(f"layer {layer!r}: {name} holds NaN or infinite values; nothing can be computed with it")
 

@@ -39,6 +39,8 @@ def save(
     "bf16", or "int8" with a scale per output channel; all but None lose digits. Raises UsageError where either is
     unknown or can't hold a weight, or the path can't be written.
     """
+    if not isinstance(model, (nn.Module, Mapping)):
+        raise UsageError(f"save takes a torch.nn.Module or a state dict, not {type(model).__name__}")
     content = version2.to_bytes(model.state_dict() if isinstance(model, nn.Module) else model, format, values)
     write_bytes(Path(path), content)
     return len(content)

@@ -20,6 +20,7 @@ from prunebench.untrusted import parse_json, plain_line
 VERSIONS = {1: version1, 2: version2}
 # What malformed headers, metadata and parts raise; all become one UsageError.
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, RecursionError, OverflowError)
+_TORCH = (b"PK\x03\x04", b"\x80\x02")  # torch.save's files begin so: a zip archive, or of old a bare pickle
 
 
 class Checkpoint:
@@ -30,6 +31,7 @@ class Checkpoint:
     """
 
     def __init__(self, source: bytes | str | os.PathLike[str]) -> None:
+        content: Any = b""
         try:
             content = bytearray(source) if isinstance(source, bytes) else container.mapped(source)
             self._stored, metadata = container.views(content)
@@ -39,6 +41,11 @@ class Checkpoint:
             self._parts = {name: self._find(name, entry) for name, entry in self.entries.items()}
             self._check()
         except _DAMAGE as error:
+            if isinstance(error, ValueError) and content[:4].startswith(_TORCH):
+                raise UsageError(
+                    "no safetensors file but looks like torch.save's; `prunebench unpack IN OUT` rewrites one of a "
+                    "state dict, torch.load reads any that you trust"
+                ) from error
             words = textwrap.shorten(plain_line(error), 300)  # it may quote the file
             raise UsageError(f"not a readable safetensors checkpoint: {words or type(error).__name__}") from error
 

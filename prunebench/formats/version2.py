@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from prunebench.errors import UsageError, unknown
 from prunebench.formats import container
@@ -31,6 +32,8 @@ def to_bytes(state: Mapping[str, Tensor], format: str = "bitmask", values: str |
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):
             raise UsageError(f"{name!r} is no tensor but {type(tensor).__name__}, which a checkpoint can't hold")
+        if tensor.is_meta or is_lazy(tensor):
+            raise UsageError(f"{name!r} has no values yet ({type(tensor).__name__} on {tensor.device}); fill the model")
         # A copy: safetensors refuses tensors that share memory, as tied weights do.
         own = tensor.detach().cpu().contiguous().clone()
         parts = {name: own}

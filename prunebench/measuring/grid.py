@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import backends, formats, machine, pipeline
 from prunebench.cell import Case, Cell
+from prunebench.errors import UsageError
 from prunebench.facts import facts_of
 from prunebench.reference import Reference
 from prunebench.timing import compare
@@ -153,8 +154,14 @@ def _accuracy(predict: Any, data: Dataset) -> float:
 def _batch(data: Dataset, size: int) -> Tensor:
     import torch
 
-    index = torch.arange(size) % len(data.test)
-    return data.normalise(data.test.images[index])
+    try:
+        index = torch.arange(size) % len(data.test)
+        return data.normalise(data.test.images[index])
+    except RuntimeError as error:
+        if "can't allocate memory" not in str(error):
+            raise
+        needed = 4 * size * data.test.images[0].numel() / 1e9
+        raise UsageError(f"batch size {size} needs {needed:,.0f} GB for its images alone; give less") from error
 
 
 def _costs(model: nn.Module, example: Tensor) -> dict[str, int]:

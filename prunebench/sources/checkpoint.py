@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prunebench import formats
-from prunebench.errors import UsageError, reason
+from prunebench.errors import UsageError
+from prunebench.formats.torch_files import unpickled
 
 _SHOWN = 3
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep it
@@ -25,13 +24,7 @@ def read(path: str) -> dict[str, Tensor]:
 
 
 def _pickled(path: str) -> dict[str, Tensor]:
-    try:
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UsageError(
-            f"{path} is no plain state dict, and nothing else is unpickled ({reason(error)[:100]}); write "
-            "model.state_dict() with safetensors.torch.save_file"
-        ) from error
+    found = unpickled(path)
     for key in _INSIDE:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]

@@ -483,6 +483,26 @@ def test_a_model_of_two_inputs_is_refused():
         build(TwoInputs().eval(), torch.randn(1, 3, 8, 8))
 
 
+@pytest.mark.parametrize("example", [torch.ones(2, 4, dtype=torch.long), (torch.ones(2, 4), torch.ones(2, 4))])
+def test_an_example_of_another_kind_is_named(example):
+    words = "torch.int64" if isinstance(example, Tensor) else "tuple"
+    with pytest.raises(UsageError, match=f"a float32 tensor of one batch.* not {words}"):
+        pb.compile(nn.Linear(4, 2).eval(), example)
+
+
+def test_the_module_of_an_exported_program_is_not_told_to_call_eval():
+    program = torch.export.export(nn.Linear(4, 2).eval(), (torch.ones(2, 4),))
+    with pytest.raises(UsageError, match="compile the model it was exported from"):
+        pb.compile(program.module(), torch.ones(2, 4))
+
+
+def test_a_model_made_in_inference_mode():
+    with torch.inference_mode():
+        model = nn.Linear(4, 2).eval()
+        expected = model(torch.ones(2, 4))
+    assert torch.allclose(build(model, torch.ones(2, 4))(torch.ones(2, 4)), expected, atol=1e-6)
+
+
 def test_an_engine_is_neither_copied_nor_pickled():
     engine = build(classifier(), torch.randn(1, 3, 8, 8))
     for attempt in (copy.copy, copy.deepcopy, pickle.dumps):

@@ -148,6 +148,26 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("archive", [True, False])
+def test_a_file_of_torch_save_is_refused_with_the_remedy(tmp_path, archive):
+    path = tmp_path / "model.pt"
+    torch.save(nn.Linear(3, 2).state_dict(), path, _use_new_zipfile_serialization=archive)
+    with pytest.raises(UsageError, match=r"model\.pt is no safetensors file .* `prunebench unpack IN OUT`"):
+        pb.load(path)
+
+
+def test_what_is_no_model_is_refused_and_nothing_written(tmp_path):
+    path = tmp_path / "m.safetensors"
+    for what, words in (
+        (torch.relu, "a torch.nn.Module or a state dict, not builtin"),
+        (nn.Linear(2, 2, device="meta"), "'weight' has no values yet"),
+        (nn.LazyLinear(2), "'weight' has no values yet"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            pb.save(what, path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_file_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"can't read .*none\.safetensors") as error:
         pb.load(tmp_path / "none.safetensors")

@@ -9,6 +9,7 @@ from torch import nn
 import prunebench as pb
 from prunebench import machine, pipeline
 from prunebench.cell import Case, Cell, Recipe
+from prunebench.errors import UsageError
 from prunebench.facts import FIELDS, case_of
 from prunebench.masks import pruned_count
 from prunebench.measuring import grid as measure
@@ -160,3 +161,8 @@ def noted(done, name, function):
         return function(*arguments, **options)
 
     return noting
+
+
+def test_a_batch_that_fits_in_no_memory_is_one_line(bench):
+    with pytest.raises(UsageError, match=r"batch size 99999999999999 needs .* GB for its images alone; give less"):
+        bench.measure(Case(PRUNED, "dense", 99999999999999))
