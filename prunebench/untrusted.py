@@ -10,7 +10,6 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 MOST_BYTES = 1 << 27  # of a saved run: a hundred times the largest of a night on two cores
@@ -43,16 +42,14 @@ def parse_json(text: str | bytes, unique: bool = False) -> Any:
         value = json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    inner: list[Any] = [value]
-    for _ in range(MOST_DEPTH):  # what is read later walks through it by recursion
-        inner = [v for held in inner for v in _held(held) if isinstance(v, (dict, list))]
+    inner: list[Any] = [[value]]
+    for _ in range(MOST_DEPTH + 1):  # what is read later walks through it by recursion
+        inner = [
+            v for held in inner for v in (held.values() if type(held) is dict else held) if type(v) in (dict, list)
+        ]
         if not inner:
             return value
     raise ValueError("it is nested too deeply")
-
-
-def _held(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
