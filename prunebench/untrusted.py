@@ -12,7 +12,7 @@ import unicodedata
 from collections import Counter
 from typing import Any
 
-MOST_BYTES = 1 << 27  # of a saved run: a hundred times the largest of a night on two cores
+MOST_BYTES = 1 << 30  # of a saved run: a hundred thousand cases with every round of their history
 MOST_DEPTH = 64  # of JSON: a saved run has 7
 # Beside control characters: what hides text, or turns its direction so that a reader sees another one (UTS #55).
 _HIDDEN = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
