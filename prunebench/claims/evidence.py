@@ -154,19 +154,18 @@ def _curve_key(place: Sample, cell: Cell, backend: str) -> Hashable:
 
 
 def gather(runs: Sequence[Run]) -> Evidence:
-    """The evidence in saved runs; cases that failed are none."""
+    """The evidence in saved runs; a case that failed when it was measured last is none, as in the tables."""
     grid: dict[Hashable, Sample] = {}
     answers: dict[Hashable, Sample] = {}
     for run in sorted(runs, key=lambda r: (r.datetime, r.name)):
         for facts in (*run.facts, *run.answers):
-            if facts["status"] != "ok":
-                continue
             one = Sample(run.name, str(run.machine.get("id", "unknown")), facts)
             place = (*one.machine_and_threads, facts["backend"], facts["batch_size"])
             found = grid if one.of_the_grid else answers
             key = (*place, one.cell if one.of_the_grid else (one.repetition, str(facts.get("layer"))))
             found.pop(key, None)  # re-inserted at the end: the order is that of measuring
-            found[key] = one
+            if facts["status"] == "ok":
+                found[key] = one
     return Evidence(tuple(grid.values()), tuple(answers.values()))
 
 

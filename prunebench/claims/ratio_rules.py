@@ -118,7 +118,8 @@ def timed(claim: Claim, evidence: Evidence) -> list[Verdict]:
     for samples in _repetitions(evidence.of(claim)).values():
         first = samples[0]
         ratios, used, unstable = _stable_ratios(claim, evidence, samples)
-        where = where_measured(first, *place_of(first), f"against {claim.against or first.facts['baseline']}")
+        over = " and ".join(sorted({str(s.facts["baseline"]) for s in used or samples}))
+        where = where_measured(first, *place_of(first), f"against {claim.against or over}")
         found.append((first.dataset, first.model, (first.sparsity, first.facts["batch_size"])))
         texts: dict[str, Any] = {}
         estimate = geometric(ratios) if ratios else None

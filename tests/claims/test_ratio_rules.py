@@ -97,6 +97,22 @@ def test_unstable_timings_decide_nothing():
     assert one(FAST, *shaky[:2]).verdict == "undecided"  # too few even if they had been stable
 
 
+def test_a_case_that_failed_when_it_was_measured_again_is_no_evidence_any_more():
+    """As in the tables, where the later measurement counts whatever came of it."""
+    held = run(*timed([4.0] * 3), time="2024-01-01T00:00:00")
+    again = run({**timed([4.0] * 3)[0], "status": "failed", "reason": "no"}, time="2024-01-02T00:00:00")
+    for runs in ([held, again], [again, held]):
+        [found] = judge(runs, [FAST])
+        assert (found.verdict, found.n) == ("undecided", 2)
+    assert judge([replace(held, datetime="2024-01-03T00:00:00"), again], [FAST])[0].verdict != "undecided"
+
+
+def test_every_baseline_of_the_seeds_is_named():
+    first, *rest = timed([4.0] * 3)
+    found = one(FAST, {**first, "baseline": "dense_channels_last"}, *rest)
+    assert found.scope.endswith("against dense and dense_channels_last")
+
+
 def test_an_inconclusive_timing_reaches_to_one():
     wide = claim("time", FAST_SCOPE, quantity="speedup", direction="at_least", bound=1.01)
     assert one(wide, *timed([1.05] * 3)).verdict == "holds"
