@@ -16,6 +16,7 @@ from prunebench.spec import Spec
 from prunebench.statistics import Estimate, quotient, reaching_one
 
 # A method's accuracy is that of its checkpoint: through torch where that was measured.
+_STEADY = ("faster", "slower", "inconclusive")  # a timing that was not judged is not known to be
 _PREFERRED = ("dense", "masked", "csr", "compact", "scipy_csr")
 
 
@@ -84,13 +85,14 @@ class Sample:
 
     @property
     def stable(self) -> bool:
-        return self.timed and self.facts["verdict"] != "unstable"
+        return self.timed and self.facts["verdict"] in _STEADY
 
     @property
     def speedup(self) -> Estimate:
-        """Its speed-up over its baseline; the interval of an inconclusive one reaches to 1."""
+        """Its speed-up over its baseline; the interval of an inconclusive one reaches to 1, and any to its estimate."""
         f = self.facts
-        found = Estimate(f["speedup"], f["speedup_low"], f["speedup_high"], 1)
+        ends = (f["speedup"], f["speedup_low"], f["speedup_high"])
+        found = Estimate(f["speedup"], min(ends), max(ends), 1)
         return reaching_one(found) if f["verdict"] == "inconclusive" else found
 
 
