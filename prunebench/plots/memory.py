@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _FOOTER = (
     "A point: one method at one sparsity, mean over seeds (n = {n}); upright bars: 95 % t interval. Disk: the "
-    "checkpoint as bitmask and float32 values. Memory: the weights that a backend keeps, activations not counted. Front: by point "
-    "estimates, bytes within 1 % and accuracies within 0.05 points taken as equal; with many methods its best is "
-    "partly luck."
+    "checkpoint as bitmask and float32 values. Memory: the weights that a backend keeps, activations not "
+    "counted. Front: by point estimates, bytes within 1 % and accuracies within 0.05 points taken as equal; with many "
+    "methods its best is partly luck."
 )
 DISK, MEMORY = "file on disk, by criterion", "weights in memory, by backend"
 

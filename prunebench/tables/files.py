@@ -130,26 +130,25 @@ standard deviation over n seeds, on the test split, through the backend that ran
 a backend whose accuracy differs from it on the same seeds is named. Each backend's column: median milliseconds per
 batch, then the speed-up over the faster of torch's dense ways (eager, channels_last; `over` says which it was) with
 its 95 % bootstrap interval over interleaved blocks; over several seeds the geometric mean, of as many seeds as the
-accuracy's where no other n stands behind it. A speed-up with a word behind it is not one to rely on: `inconclusive` (the interval doesn't clear 1 by more than the A/A control and 1 %) or
-`unstable` (the A/A control or the samples drifted). Bytes on disk: bitmask encoding against the dense checkpoint.
-The bytes tables count parameters, files, and the weights that each backend keeps in memory. `detail.csv` holds all
-numbers.
+accuracy's where no other n stands behind it. A speed-up with a word behind it is not one to rely
+on: `inconclusive` (the interval doesn't clear 1 by more than the A/A control and 1 %) or `unstable` (the A/A control
+or the samples drifted). Bytes on disk: bitmask encoding against the dense checkpoint. The bytes tables count
+parameters, files, and the weights that each backend keeps in memory. `detail.csv` holds all numbers.
 """
 
 _QUESTIONS = """
 Layers and networks have random weights, one set each (n = 1: an interval is of the timing alone), pruned layer by
-layer by magnitude. The networks tables hold milliseconds per
-batch of every way to run the unpruned network and of the engine (`csr_unpruned`: with all weights, `csr`: pruned; the
-network's RGB stem stays dense), all timed in the same interleaved blocks; the speed-up is over the fastest dense way of
-that row, which is named. `~`: timed in the first blocks only, because it was clearly slower. With several threads every
-way has a process of its own that sleeps while another is timed, because idle threads that share a process spin and hold
-the core that others need; rows of older runs, whose `process` is empty in the detail file, shared one and are less
-steady. On one thread all ways share a process. The layers tables hold
-single layers against the faster of torch's two layouts; useful GFLOP/s count the operations with a nonzero weight,
-dense-equivalent ones all of them, and the roof was measured in the same run: `l1`, multiply-adds with one operand each
-from the L1 cache, or `dense`, torch's matrix product; beyond 100 % the roof was measured in a slower moment.
-Break-even: the sparsity from which the engine is faster than torch, between measured sparsities by interpolation,
-unstable timings left out. The `-detail.csv` files hold all numbers.
+layer by magnitude. The networks tables hold milliseconds per batch of every way to run the unpruned network and of the
+engine (`csr_unpruned`: with all weights, `csr`: pruned; the network's RGB stem stays dense), all timed in the same
+interleaved blocks; the speed-up is over the fastest dense way of that row, which is named. `~`: timed in the first
+blocks only, because it was clearly slower. With several threads every way has a process of its own that sleeps while
+another is timed, because idle threads that share a process spin and hold the core that others need; rows of older
+runs, whose `process` is empty in the detail file, shared one and are less steady. On one thread all ways share a
+process. The layers tables hold single layers against the faster of torch's two layouts; useful GFLOP/s count the
+operations with a nonzero weight, dense-equivalent ones all of them, and the roof was measured in the same run: `l1`,
+multiply-adds with one operand each from the L1 cache, or `dense`, torch's matrix product; beyond 100 % the roof was
+measured in a slower moment. Break-even: the sparsity from which the engine is faster than torch, between measured
+sparsities by interpolation, unstable timings left out. The `-detail.csv` files hold all numbers.
 """
 
 _BREAKEVEN = """
