@@ -13,7 +13,7 @@ import pandas as pd
 from prunebench.cell import NONE
 from prunebench.controls import copied
 from prunebench.errors import UsageError
-from prunebench.facts import FIELDS, TEXTS
+from prunebench.facts import FIELDS, SAMPLES, TEXTS
 from prunebench.runs import Run
 from prunebench.tables.groups import Groups
 from prunebench.tables.rendering import FORMATS, render
@@ -81,7 +81,7 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     names = dict.fromkeys([*FIELDS, *(k for keys in dict.fromkeys(map(tuple, facts)) for k in keys)])
     recipes: dict[Any, str] = {}
     return {
-        **{name: [one.get(name) for one in facts] for name in names if name not in ("cell", "schema")},
+        **{name: [one.get(name) for one in facts] for name in names if name not in ("cell", "schema", *SAMPLES)},
         **{name: [cell[name] for cell in cells] for name in (*_CELL, "seed") if name != "recipe"},
         "recipe": [cell["recipe"]["name"] for cell in cells],
         "identity": [_identity(cell, recipes) for cell in cells],
