@@ -40,6 +40,11 @@ FIELDS = {
     "training_seconds": "seconds that training or fine-tuning this checkpoint took, when it was made",
 }
 
+# Every block's sample, from which speed-up, interval and verdict follow; null in runs from before they were kept.
+SAMPLES = {
+    "ratios": "baseline time over this backend's time, block by block",
+    "control_ratios": "the same of the dense way that every block timed twice (A/A)",
+}
 TEXTS = {"baseline", "verdict", "collapse", "not_pruned"}
 _NUMBERS = tuple(name for name in FIELDS if name not in TEXTS)
 _WORDS = (*sorted(TEXTS), "reason")
@@ -47,7 +52,7 @@ _WORDS = (*sorted(TEXTS), "reason")
 
 def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
     """The complete facts of a case; a NaN or infinite number becomes null, as JSON has no such thing."""
-    unknown = set(values) - set(FIELDS) - {"reason"}
+    unknown = set(values) - set(FIELDS) - set(SAMPLES) - {"reason"}
     if unknown or status not in STATUSES:
         raise ValueError(f"not facts of schema {SCHEMA}: {sorted(unknown) or status}")
     return {
@@ -58,7 +63,7 @@ def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dic
         "threads": threads,
         "status": status,
         "reason": values.get("reason"),
-        **{name: plain(values.get(name)) for name in FIELDS},
+        **{name: plain(values.get(name)) for name in (*FIELDS, *SAMPLES)},
     }
 
 
@@ -86,6 +91,7 @@ def check_shared(facts: Mapping[str, Any]) -> None:
     """ValueError, TypeError or KeyError where what all facts of schema 1 share can't be."""
     saved_values.numbers(facts, _NUMBERS)
     saved_values.texts(facts, _WORDS)
+    saved_values.lists(facts, SAMPLES)
     saved_values.texts(facts, ("backend", "status"), needed=True)
     saved_values.whole(facts, ("threads", "batch_size"), least=1)
     if facts["status"] not in STATUSES:

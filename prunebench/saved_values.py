@@ -31,6 +31,20 @@ def whole(facts: Mapping[str, Any], names: Iterable[str], least: int = 0) -> Non
             raise ValueError(_wrong(name, value))
 
 
+def lists(facts: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Lists of finite numbers above 0, or null, or missing."""
+    for name in names:
+        values = facts.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, list):
+            raise ValueError(_wrong(name, values))
+        for value in values:
+            numbers({name: value}, (name,), needed=True)
+            if value == 0:
+                raise ValueError(_wrong(name, value))
+
+
 def texts(facts: Mapping[str, Any], names: Iterable[str], needed: bool = False, most: int = _WORDS) -> None:
     """Texts of a length that a table can show, or null or missing where they aren't needed."""
     for name in names:

@@ -2,6 +2,7 @@
 
 A PNG's or SVG's bytes depend on the versions of matplotlib and FreeType, its numbers don't. So each image carries a
 hash of its numbers, and one that carries the right hash is left as it is: the same runs give the same files anywhere.
+Beside the hash stands the revision of how plots are drawn, so that a better drawing replaces those that lie there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _KINDS = (
 )  # fmt: skip
 _SUFFIXES = (".csv", ".svg", ".png")
 Watch = Callable[[Sequence[Any], str], Iterable[Any]]
+REVISION = 2  # of how plots are drawn; to be raised with every change that shows
 _COLOURS = 128  # of a PNG's palette: a third of the size, and no colour moves by more than an eye could see
 
 
@@ -86,7 +88,7 @@ def write_plots(runs: Sequence[Run], folder: Path, watch: Watch = unwatched) -> 
 
 
 def _mark(plot: Plot) -> str:
-    return f"numbers sha256:{plot.digest}"
+    return f"numbers sha256:{plot.digest}, drawing {REVISION}."
 
 
 def _up_to_date(path: Path, plot: Plot) -> bool:

@@ -81,6 +81,14 @@ def test_nothing_is_drawn_again_without_need(folder, monkeypatch):
     assert contents(folder) == was
 
 
+def test_another_way_of_drawing_draws_everything_again(folder, monkeypatch):
+    made = []
+    monkeypatch.setattr(files, "REVISION", files.REVISION + 1)
+    monkeypatch.setattr(files, "images", lambda plot: made.append(plot.name) or {})
+    write_plots(grid(), folder)
+    assert sorted(made) == sorted({path.stem for path in folder.glob("*.svg")})
+
+
 @pytest.mark.parametrize(
     ("changes", "kinds"),
     [
