@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import backends, machine, pipeline, registry
 from prunebench.cell import Case, Cell
-from prunebench.errors import BackendUnavailable
+from prunebench.errors import BackendUnavailable, PrunebenchError
 from prunebench.measuring.benches import bench_of, grid_bench
 from prunebench.measuring.grid import Bench, Measured
 from prunebench.measuring.nursery import Nursery, can_fork
@@ -58,6 +58,10 @@ class Isolated:
         self._making = None
         try:
             return self._measured(case)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, PrunebenchError):
+                raise
+            return self._without(case, "failed", f"its process answered what can't be ({type(error).__name__})")
         except WorkerFailed as error:
             if self._making is not None:
                 self._lost[self._making] = (error.status, str(error))
