@@ -38,7 +38,7 @@ GRID = {
 
 
 class Overhead:
-    """A pytest plugin: what each case takes, by what it is for; what is counted as nothing else is the harness's own."""
+    """A pytest plugin: what each case takes, by what it is for; what is nothing else is the harness's own."""
 
     OWN = "harness"
 

@@ -92,7 +92,7 @@ def answer(
         "batch_size": case.batch_size,
         "threads": case.threads,
         "status": status,
-        "reason": reason,
+        "reason": plain(reason),
         **{name: plain(values.get(name)) for name in (*FIELDS, *SAMPLES, *extra)},
     }
 

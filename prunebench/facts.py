@@ -10,6 +10,7 @@ from typing import Any
 from prunebench import saved_values
 from prunebench.cell import Case, Cell
 from prunebench.errors import UsageError
+from prunebench.untrusted import short_line
 
 SCHEMA = 1
 STATUSES = ("ok", "diverged", "oom", "timeout", "failed")
@@ -62,7 +63,7 @@ def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dic
         "batch_size": case.batch_size,
         "threads": threads,
         "status": status,
-        "reason": values.get("reason"),
+        "reason": plain(values.get("reason")),
         **{name: plain(values.get(name)) for name in (*FIELDS, *SAMPLES)},
     }
 
@@ -107,5 +108,7 @@ def repetition_of(cell: Cell) -> Cell:
 
 
 def plain(value: Any) -> Any:
-    """The value, or None for a number that JSON doesn't have."""
+    """The value as it is saved: a text as one plain line that its reader takes, None for a number JSON doesn't have."""
+    if isinstance(value, str):
+        return short_line(value, saved_values.MOST_WORDS)
     return None if isinstance(value, float) and not math.isfinite(value) else value

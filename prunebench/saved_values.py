@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MOST = 1 << 63  # of any number: what a column of a table holds
-_WORDS = 4000  # of any text: a traceback's last line may be long
+MOST_WORDS = 4000  # of any text: a traceback's last line may be long
 _NAMES = 200
 
 
@@ -45,7 +45,7 @@ def lists(facts: Mapping[str, Any], names: Iterable[str]) -> None:
                 raise ValueError(_wrong(name, value))
 
 
-def texts(facts: Mapping[str, Any], names: Iterable[str], needed: bool = False, most: int = _WORDS) -> None:
+def texts(facts: Mapping[str, Any], names: Iterable[str], needed: bool = False, most: int = MOST_WORDS) -> None:
     """Texts of a length that a table can show, or null or missing where they aren't needed."""
     for name in names:
         value = facts[name] if needed else facts.get(name)

@@ -13,6 +13,7 @@ from collections import Counter
 from typing import Any
 
 MOST_BYTES = 1 << 30  # of a saved run: a hundred thousand cases with every round of their history
+MOST_WORDS = 1000  # characters of what is told of an error: a plugin's may be megabytes
 MOST_DEPTH = 64  # of JSON: a saved run has 7
 # Beside control characters: what hides text, or turns its direction so that a reader sees another one (UTS #55).
 _HIDDEN = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
@@ -63,6 +64,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def plain_line(text: object) -> str:
     """Text in one line that does nothing to a terminal or a page: no escape codes, line ends, or turned directions."""
     return "".join(_shown(c) for c in " ".join(str(text).split()))
+
+
+def short_line(text: object, most: int = MOST_WORDS) -> str:
+    """The same, cut where it is longer; a text that raises when it is asked for is left out."""
+    try:
+        line = plain_line(text)
+    except Exception:  # an exception's own __str__, which a plugin wrote
+        line = f"(no words: its {type(text).__name__} can't be shown)"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def is_plain(text: str) -> bool:

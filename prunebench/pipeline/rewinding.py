@@ -78,7 +78,7 @@ def early_state(cell: Cell, lab: Lab) -> dict[str, Tensor] | None:
     found = lab.store.get(digest(spec))
     if found is None:
         with pipeline.making(cell.control, digest(spec), lab):
-            found = lab.store.get(digest(spec)) or _early(cell, lab, spec)
+            found = lab.store.get(digest(spec)) or pipeline.gone_on(digest(spec), lab, lambda: _early(cell, lab, spec))
     return None if found.state is None else dict(found.state)
 
 
