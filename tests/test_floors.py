@@ -31,6 +31,7 @@ FLOORS = [
         "facts",
         "answers",
         "shapes",
+        "state_dicts",
         "rows",
         "reparametrised",
         "statistics",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import controls, pipeline
 from prunebench.cell import Cell, derive_seed, digest
+from prunebench.state_dicts import load_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -61,7 +62,7 @@ class Making:
             return
         device = self.lab.device
         # `fit` loads them too, but what watched the training remembers the weights at which it goes on.
-        self.model.load_state_dict(u.more("fit.model."))
+        load_state(self.model, u.more("fit.model."))
         if self.pruner is not None and (masks := u.more("mask.")):
             self.pruner.replace({n: m.to(device) for n, m in masks.items()}, u.values["share"])
             self.pruner.prunings = u.values["prunings"]

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from prunebench.state_dicts import load_state
+
 
 class Keeper(Protocol):
     """Where a training's state is kept between epochs; see prunebench.pipeline.unfinished for the one on disk."""
@@ -50,8 +52,8 @@ class TrainingState:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Set everything to what `capture` gave; bit for bit, whatever layout the tensors were kept in."""
-        self.model.load_state_dict(
-            {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        load_state(
+            self.model, {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         )
         for i, parameter in enumerate(self._parameters()):
             prefix = f"optimizer.{i}."
