@@ -29,6 +29,7 @@ FLOORS = [
         "machine",
         "conditions",
         "facts",
+        "guard",
         "answers",
         "shapes",
         "state_dicts",
