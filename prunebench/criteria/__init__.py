@@ -133,7 +133,7 @@ def score(
     gathered: dict[str, Layer] | None = None,
     batch_norm: str = "running",
 ) -> dict[str, Tensor]:
-    """Scores by parameter name, each of its weight's shape; the model is left as it was.
+    """Scores by parameter name, of their weight's shape and in float32 (float64 for such a weight); changes nothing.
 
     watched: the criterion's `observer`, where a training had one. gathered: filled with the layers as the criterion
     saw them, for who needs them again. batch_norm: see `prune`.
