@@ -97,11 +97,13 @@ def weight_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def check_weights(modules: Mapping[str, Any]) -> None:
-    """UsageError naming the first layer whose weight is on meta, not floating-point, or holds NaN or infinity."""
+    """UsageError naming the first layer whose weight is on meta, empty, not floating-point, NaN or infinite."""
     for name, module in modules.items():
         weight = module.weight
         if not isinstance(weight, Tensor) or weight.is_meta or not weight.is_floating_point():
             raise UsageError(f"{name} is not a floating-point tensor in memory; load the model's weights first")
+        if not weight.numel():
+            raise UsageError(f"{name} is empty, {tuple(weight.shape)}; leave its layer out, exclude=[{name!r}]")
         if not all_finite(weight):
             raise UsageError(f"{name} holds NaN or infinite values; a diverged model can't be pruned, train it again")
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from prunebench import controls, datasets
 from prunebench.cell import Cell, derive_seed, digest
 from prunebench.registry import fingerprint
+from prunebench.state_dicts import load_state
 from prunebench.untrusted import plain_line
 
 if TYPE_CHECKING:
@@ -226,7 +227,7 @@ def epochs_of(cell: Cell) -> int:
 def model_of(cell: Cell, made: Artifact, lab: Lab) -> nn.Module:
     """The cell's model in eval mode with the artifact's weights."""
     model = fresh(cell, lab)
-    model.load_state_dict(made.state)  # type: ignore[arg-type]
+    load_state(model, made.state or {})
     return model.eval()
 
 

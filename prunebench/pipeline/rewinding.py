@@ -15,6 +15,7 @@ from prunebench import pipeline, schedules
 from prunebench.cell import Cell, derive_seed, digest
 from prunebench.masks import apply
 from prunebench.pipeline import stages
+from prunebench.state_dicts import load_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def rewound(cell: Cell, lab: Lab) -> Artifact:
                 with stages.mask_seed(cell, lab, str(k)):
                     pruner.prune_to((k + 1) / rounds)
                 if early is not None:
-                    making.model.load_state_dict(early)
+                    load_state(making.model, early)
                     apply(making.model, pruner.masks)
                     pruner.watching.renew()
             meta = making.fitted(

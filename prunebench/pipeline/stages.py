@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import controls, pipeline
 from prunebench.cell import Cell, derive_seed, digest
+from prunebench.state_dicts import load_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,7 +69,7 @@ class Making:
         # `fit` loads them too, but what watched the training remembers the weights at which it goes on.
         weights = u.more("fit.model.")
         check_weights(self.model, weights)
-        self.model.load_state_dict(weights)
+        load_state(self.model, weights)
         if self.pruner is not None:
             surroundings.restore_pruner(self.pruner, u, self.lab.device)
         if self.generator is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunebench.errors import PrunebenchError, reason
+from prunebench.state_dicts import load_state
 
 
 class UnfitState(PrunebenchError, ValueError):
@@ -81,7 +82,7 @@ class TrainingState:
                 self.scaler.load_state_dict({name: value.item() for name, value in scaler.items()})
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UnfitState(f"its random numbers can't be gone on with ({reason(error)})") from error
-        self.model.load_state_dict(weights)
+        load_state(self.model, weights)
         for parameter, found in zip(self._parameters(), moments, strict=True):
             for name, value in found.items():
                 self.optimizer.state[parameter][name] = _like(value, parameter)
