@@ -22,7 +22,7 @@ SEEDS   ?= $(shell sed -n 's/^seeds: *\([^ ]*\).*/\1/p' params.yaml)
 install: $(VENV)/installed
 
 # Entry points and the C extension live in the installation, so their sources decide when to install again.
-$(VENV)/installed: pyproject.toml setup.py $(wildcard prunebench/engine/native/*.[ch])
+$(VENV)/installed: pyproject.toml setup.py $(wildcard prunebench/*/native/*.[ch])
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: '$(PYTHON) -m venv' failed; install Python 3.10 or newer with venv, or set PYTHON=…"; exit 1; }
 	@echo "installing into $(VENV) (a few minutes the first time: torch is large)"

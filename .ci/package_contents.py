@@ -9,8 +9,9 @@ import zipfile
 SOURCE = (
     "pyproject.toml", "setup.py", "README.md", "LICENSE", "CHANGELOG.md", "SECURITY.md", "conftest.py",
     "prunebench/py.typed", "prunebench/profiles.toml", "prunebench/engine/native/binding.c",
-    "prunebench/engine/native/kernel_template.h", "prunebench/report/page.html", "tests/conftest.py",
-    "benchmarks/test_grid.py", "docs/index.md",
+    "prunebench/engine/native/kernel_template.h",
+    "prunebench/formats/native/decode.c", "prunebench/formats/native/checks.h",
+    "prunebench/report/page.html", "tests/conftest.py", "benchmarks/test_grid.py", "docs/index.md",
 )  # fmt: skip
 WHEEL = (
     "prunebench/py.typed", "prunebench/profiles.toml", "prunebench/claims.toml", "prunebench/report/page.html",
@@ -27,8 +28,9 @@ def main(sdist: str, wheel: str) -> None:
     with zipfile.ZipFile(wheel) as archive:
         built = set(archive.namelist())
     missing += [name for name in WHEEL if name not in built]
-    if not any(name.startswith("prunebench/engine/_native.") for name in built):
-        missing.append("prunebench/engine/_native.*: the engine was not built")
+    for extension in ("prunebench/engine/_native.", "prunebench/formats/_decode."):
+        if not any(name.startswith(extension) and not name.endswith(".pyi") for name in built):
+            missing.append(f"{extension}*: it was not built")
     surplus += [
         name for name in built if not name.startswith(("prunebench/", "prunebench-")) or name.endswith((".c", ".h"))
     ]

@@ -1,6 +1,6 @@
 """What the harness itself costs, beside what it measures. Prints seconds; nothing is saved.
 
-    python benchmarks/throughput.py cases [--isolate]   # milliseconds a cached case takes besides its timing
+    python benchmarks/throughput.py cases [--isolate]   # milliseconds a cached case takes besides its timing, by part
     python benchmarks/throughput.py collect             # pytest --collect-only of a grid of 96,000 cases
     python benchmarks/throughput.py tables [CASES]      # each step from saved facts to tables, claims and plots
 
@@ -38,30 +38,43 @@ GRID = {
 
 
 class Overhead:
-    """A pytest plugin: what each case takes besides `compare` and the rounds of pytest-benchmark's history."""
+    """A pytest plugin: what each case takes, by what it is for; what is nothing else is the harness's own."""
+
+    OWN = "harness"
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock, self.timing = clock, 0.0
-        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.clock = clock
+        self.running: list[float] = [0.0]  # of each part that is under way, what others took within it
+        self.case: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, list[dict[str, float]]] = defaultdict(list)
 
-    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its time counted as timing."""
+    def counted(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its time counted as a part's, less what parts within it take."""
 
-        def counted(*arguments: Any, **options: Any) -> Any:
-            start = self.clock()
-            try:
+        def counting(*arguments: Any, **options: Any) -> Any:
+            with self._part(part):
                 return function(*arguments, **options)
-            finally:
-                self.timing += self.clock() - start
 
-        return counted
+        return counting
+
+    @contextlib.contextmanager
+    def _part(self, part: str) -> Iterator[None]:
+        start = self.clock()
+        self.running.append(0.0)
+        try:
+            yield
+        finally:
+            took = self.clock() - start
+            self.case[part] += took - self.running.pop()
+            self.running[-1] += took
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        start, before = self.clock(), self.timing
-        result = yield
+        self.case.clear()
+        with self._part(self.OWN):
+            result = yield
         model, *_, backend, batch = item.name.partition("[")[2].rstrip("]").split("-")
-        self.seconds[f"{model} {backend} {batch}"].append(self.clock() - start - (self.timing - before))
+        self.seconds[f"{model} {backend} {batch}"].append(dict(self.case))
         return result
 
 
@@ -72,8 +85,15 @@ def cases(*options: str) -> None:
 
     overhead = Overhead(time.monotonic if options else time.thread_time)
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(grid, "compare", overhead.timed(grid.compare))
-        patch.setattr(BenchmarkFixture, "pedantic", overhead.timed(BenchmarkFixture.pedantic))
+        for owner, name, part in (
+            (grid, "compare", "timing"),
+            (BenchmarkFixture, "pedantic", "timing"),
+            (grid, "_accuracy", "accuracy"),
+            (grid.backends, "compile", "compiling"),
+            (grid.Reference, "__init__", "checking"),
+            (grid.Reference, "check", "checking"),
+        ):
+            patch.setattr(owner, name, overhead.counted(part, getattr(owner, name)))
         patch.chdir(ROOT)
         words = ["benchmarks", "-q", "-p", "no:cacheprovider", "--profile", "smoke", "--epochs", "1",
                  "--fine-tune-epochs", "1", "--models", "lenet300,lenet5", "--batch-sizes", "1,64", "--store", folder,
@@ -84,8 +104,11 @@ def cases(*options: str) -> None:
                 code = pytest.main(words, plugins=[overhead])
             if code:
                 sys.exit(printed.getvalue())
+    parts = (overhead.OWN, "compiling", "checking", "accuracy")
+    print(f"{'milliseconds':24}" + "".join(f"{part:>11}" for part in parts))
     for name, found in overhead.seconds.items():
-        print(f"{name:24} {1000 * statistics.median(found):8.1f} ms")
+        row = [1000 * statistics.median(case.get(part, 0.0) for case in found) for part in parts]
+        print(f"{name:24}" + "".join(f"{ms:11.1f}" for ms in row))
 
 
 def collect() -> None:

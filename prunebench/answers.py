@@ -11,7 +11,7 @@ from typing import Any
 
 from prunebench import saved_values
 from prunebench.errors import UsageError
-from prunebench.facts import FIELDS, SCHEMA, STATUSES, check_shared, plain
+from prunebench.facts import FIELDS, SAMPLES, SCHEMA, STATUSES, check_shared, plain
 
 QUESTIONS = ("layers", "networks", "claims")
 
@@ -69,6 +69,8 @@ def measured(costs: Any, resident: int, result: Any, baseline: str) -> dict[str,
         "baseline": baseline,
         "verdict": result.verdict,
         "blocks": result.blocks,
+        "ratios": result.ratios,
+        "control_ratios": result.control_ratios,
     }
 
 
@@ -77,7 +79,7 @@ def answer(
 ) -> dict[str, Any]:
     """Complete facts of a case (model, sparsity, backend, batch_size, threads); what is missing is null."""
     extra = _EXTRA[question]
-    unknown = set(values) - set(FIELDS) - set(extra)
+    unknown = set(values) - set(FIELDS) - set(SAMPLES) - set(extra)
     if unknown or status not in STATUSES:
         raise ValueError(f"not facts of schema {SCHEMA}: {sorted(unknown) or status}")
     method = {"criterion": "l1", "granularity": "weight", "scope": "layerwise", "schedule": "one_shot"}
@@ -90,8 +92,8 @@ def answer(
         "batch_size": case.batch_size,
         "threads": case.threads,
         "status": status,
-        "reason": reason,
-        **{name: plain(values.get(name)) for name in (*FIELDS, *extra)},
+        "reason": plain(reason),
+        **{name: plain(values.get(name)) for name in (*FIELDS, *SAMPLES, *extra)},
     }
 
 

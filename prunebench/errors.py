@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from prunebench.untrusted import short_line
+
 
 class PrunebenchError(Exception):
     """Base of every error raised on purpose; the command line prints it without a traceback."""
@@ -32,5 +34,5 @@ def unknown(kind: str, name: str, known: Iterable[str], remedy: str = "") -> Usa
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line: its type and its words."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    """What an error says, in one plain line of bounded length: its type and its words."""
+    return f"{type(error).__name__}: {short_line(error)}".removesuffix(": ")

@@ -10,6 +10,7 @@ from typing import Any
 from prunebench import saved_values
 from prunebench.cell import Case, Cell
 from prunebench.errors import UsageError
+from prunebench.untrusted import short_line
 
 SCHEMA = 1
 STATUSES = ("ok", "diverged", "oom", "timeout", "failed")
@@ -40,6 +41,11 @@ FIELDS = {
     "training_seconds": "seconds that training or fine-tuning this checkpoint took, when it was made",
 }
 
+# Every block's sample, from which speed-up, interval and verdict follow; null in runs from before they were kept.
+SAMPLES = {
+    "ratios": "baseline time over this backend's time, block by block",
+    "control_ratios": "the same of the dense way that every block timed twice (A/A)",
+}
 TEXTS = {"baseline", "verdict", "collapse", "not_pruned"}
 _NUMBERS = tuple(name for name in FIELDS if name not in TEXTS)
 _WORDS = (*sorted(TEXTS), "reason")
@@ -47,7 +53,7 @@ _WORDS = (*sorted(TEXTS), "reason")
 
 def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dict[str, Any]:
     """The complete facts of a case; a NaN or infinite number becomes null, as JSON has no such thing."""
-    unknown = set(values) - set(FIELDS) - {"reason"}
+    unknown = set(values) - set(FIELDS) - set(SAMPLES) - {"reason"}
     if unknown or status not in STATUSES:
         raise ValueError(f"not facts of schema {SCHEMA}: {sorted(unknown) or status}")
     return {
@@ -57,8 +63,8 @@ def facts_of(case: Case, threads: int, status: str = "ok", **values: Any) -> dic
         "batch_size": case.batch_size,
         "threads": threads,
         "status": status,
-        "reason": values.get("reason"),
-        **{name: plain(values.get(name)) for name in FIELDS},
+        "reason": plain(values.get("reason")),
+        **{name: plain(values.get(name)) for name in (*FIELDS, *SAMPLES)},
     }
 
 
@@ -86,6 +92,7 @@ def check_shared(facts: Mapping[str, Any]) -> None:
     """ValueError, TypeError or KeyError where what all facts of schema 1 share can't be."""
     saved_values.numbers(facts, _NUMBERS)
     saved_values.texts(facts, _WORDS)
+    saved_values.lists(facts, SAMPLES)
     saved_values.texts(facts, ("backend", "status"), needed=True)
     saved_values.whole(facts, ("threads", "batch_size"), least=1)
     if facts["status"] not in STATUSES:
@@ -101,5 +108,7 @@ def repetition_of(cell: Cell) -> Cell:
 
 
 def plain(value: Any) -> Any:
-    """The value, or None for a number that JSON doesn't have."""
+    """The value as it is saved: a text as one plain line that its reader takes, None for a number JSON doesn't have."""
+    if isinstance(value, str):
+        return short_line(value, saved_values.MOST_WORDS)
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -74,8 +74,25 @@ def describe(engine: dict[str, Any] | None = None) -> dict[str, Any]:
         "engine": engine or {},
         "versions": {k: v for k, v in versions().items() if k in ("python", "torch", "scipy", "numpy", "prunebench")},
     }
-    text = repr(sorted((k, str(v)) for k, v in facts.items()))
-    return {"id": hashlib.sha256(text.encode()).hexdigest()[:10], **facts, "memory_bytes": memory_bytes()}
+    return {"id": identity(facts), **facts, "memory_bytes": memory_bytes()}
+
+
+_ENGINE = ("isa", "build")
+_DEPENDS_ON = ("cpu", "cores", "architecture", "system", "engine", "versions")
+
+
+def identity(about: Mapping[str, Any], *also: str) -> str:
+    """The id of a machine as a saved run describes it: a hash of all that a timing depends on, and of more words."""
+    # A file may hold their names in another order, which says nothing: they are hashed in the one they are made in.
+    order = [*_ENGINE, "python", *_PACKAGES]
+    inner = {name: dict(about.get(name) or {}) for name in ("engine", "versions")}
+    inner = {
+        name: dict(sorted(own.items(), key=lambda item: (order.index(item[0]) if item[0] in order else 99, item[0])))
+        for name, own in inner.items()
+    }
+    facts = {**about, **inner}
+    text = repr(sorted((k, str(facts[k])) for k in _DEPENDS_ON if k in facts)) + "".join(also)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 _found: tuple[int, Any] = (0, None)

@@ -100,7 +100,7 @@ def weight_names(model: nn.Module) -> dict[str, tuple[str, ...]]:
 
 
 def check_weights(modules: Mapping[str, Any]) -> None:
-    """UsageError naming the first layer whose weight is on meta, not floating-point, or holds NaN or infinity."""
+    """UsageError naming the first layer whose weight is on meta, empty, not floating-point, NaN or infinite."""
     for name, module in modules.items():
         weight = module.weight
         if is_lazy(weight):
@@ -111,6 +111,8 @@ def check_weights(modules: Mapping[str, Any]) -> None:
             raise UsageError(f"{name} is {weight.dtype}, which can't be computed with; call model.float() first")
         if weight.is_inference() and not torch.is_inference_mode_enabled():
             raise UsageError(f"{name} was made in inference mode and can't be changed; make the model outside of it")
+        if not weight.numel():
+            raise UsageError(f"{name} is empty, {tuple(weight.shape)}; leave its layer out, exclude=[{name!r}]")
         if not all_finite(weight):
             raise UsageError(f"{name} holds NaN or infinite values; a diverged model can't be pruned, train it again")
 

@@ -146,6 +146,7 @@ class Pruner:
         else:
             self.sparsity = reachable(self.granularity, check_sparsity(sparsity))
             own = scopes.own_sparsities(self._sharing, weight_names(model), overrides or {})
+        schedules.check_path(self.schedule, self.sparsity)
         self._own = {n: reachable(self.granularity, value) for n, value in own.items() if n in self._modules}
         # What torch.nn.utils.prune masked before stays so, whatever the criterion says.
         self.masks = {n: self.given.get(n, torch.ones_like(m.weight, dtype=torch.bool))
@@ -278,7 +279,7 @@ class Pruner:
         }
         masks |= {name: masks[name] & mask for name, mask in self.given.items() if name in masks}
         # Every layer's update is made and checked before the first is written.
-        moved = updates.moved(ranking.criterion, layers, masks) if layers else {}
+        moved = updates.moved(ranking.criterion, self.model, layers, masks) if layers else {}
         self._factors, self.masks = None, masks
         with torch.no_grad():
             for name, weight in moved.items():

@@ -20,6 +20,7 @@ from prunebench.journal import Journal
 from prunebench.machine import cores, describe
 from prunebench.measuring.limits import Limits
 from prunebench.questions import ClaimCase, LayerCase, NetworkCase
+from prunebench.untrusted import short_line
 
 QUESTION_OF: dict[type, str] = {Case: "grid", LayerCase: "layers", NetworkCase: "networks", ClaimCase: "claims"}
 
@@ -138,7 +139,7 @@ class Session:
             if self.limits is not None and isinstance(error, BackendUnavailable):
                 pytest.skip(str(error))
             self._record(bench.failed(case, str(error)), None, progress)
-            pytest.fail(str(error), pytrace=False)
+            pytest.fail(short_line(error), pytrace=False)
         facts = measured.facts
         benchmark.group = case.group
         benchmark.params = {"case": case.id}  # a Case is no JSON

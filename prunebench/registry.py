@@ -106,13 +106,14 @@ def criterion(
 def scope(name: str, *, check: Check = None) -> Callable[[Any], Any]:
     """Register `f(sets, sparsity) -> counts`: how a total sparsity is shared among layers.
 
+    Counts are whole units, one number per set, and reach the total: each set may be off by a unit, for rounding.
     Every scope also takes `first=` and `last=`, for which f need do nothing: see prunebench.scopes.
     """
     return _register("scopes", name, check)
 
 
 def schedule(name: str, *, check: Check = None) -> Callable[[Any], Any]:
-    """Register `f(t) -> share of the final sparsity` for t in [0, 1], with f(1) = 1.
+    """Register `f(t) -> share of the final sparsity` for t in [0, 1], with f(1) = 1; it never falls.
 
     Where the path depends on the final sparsity, f has a parameter `sparsity` with a default; it is filled in.
     """

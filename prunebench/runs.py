@@ -6,7 +6,7 @@ import gc
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from prunebench.answers import check_answer
 from prunebench.errors import UsageError, unknown
 from prunebench.facts import case_of
 from prunebench.journal import SUFFIX
+from prunebench.machine import identity
 from prunebench.untrusted import parse_json, plain_line, read_text
 
 _ID = re.compile(r"[a-z0-9]{1,32}")  # becomes part of a table's file name
+_OURS = {"schema", "cell"}  # facts have both; with one of them lost they are damaged, and not somebody else's
 _SAVED = re.compile(r"^(\d{4})_(.+)\.json$")
 
 
@@ -50,7 +52,7 @@ def load_runs(folder: Path, chosen: Sequence[str] = ()) -> list[Run]:
     """The runs named (by name, number or path), or all; UsageError lists what there is where one is missing."""
     files = run_files(folder)
     if not chosen:
-        return [run for run in map(read_run, files) if run.cases]
+        return told_apart([run for run in map(read_run, files) if run.cases])
     found: list[Path] = []
     for text in chosen:
         path = Path(text)
@@ -61,12 +63,33 @@ def load_runs(folder: Path, chosen: Sequence[str] = ()) -> list[Run]:
                 "run", text, known, f"runs are saved under {folder} by pytest benchmarks --benchmark-save=NAME"
             )
         found += [f for f in matching if f not in found]
-    return [read_run(f) for f in found]
+    return told_apart([read_run(f) for f in found])
 
 
-def joined(runs: Sequence[Run], others: Sequence[Run]) -> list[Run]:
-    """All of both, each file once."""
-    return list({run.path.resolve(): run for run in [*runs, *others]}.values())
+def all_and_chosen(folder: Path, chosen: Sequence[str]) -> tuple[list[Run], list[Run]]:
+    """(every run of a folder and those named, each file once; those named, or all)."""
+    every, named = load_runs(folder), load_runs(folder, chosen)
+    found = {run.path.resolve(): run for run in [*every, *named]}
+    apart = dict(zip(found, told_apart(list(found.values())), strict=True))
+    return list(apart.values()), [apart[run.path.resolve()] for run in named]
+
+
+def told_apart(runs: Sequence[Run]) -> list[Run]:
+    """The runs, each with an id of its own where one says of itself another machine, build or version than its id's.
+
+    An edited file can say so, and timings must never share a column for an id alone. Those keep the id whose
+    description it is the hash of, else the earliest's.
+    """
+    by_id: dict[str, dict[str, list[Run]]] = {}
+    for run in sorted(runs, key=lambda r: (r.datetime, r.name)):
+        by_id.setdefault(run.machine.get("id", ""), {}).setdefault(identity(run.machine), []).append(run)
+    other: dict[Path, str] = {}
+    for id, described in by_id.items():
+        rightful = id if id in described else next(iter(described))
+        for hashed, own in described.items():
+            if hashed != rightful:
+                other |= {run.path: identity(run.machine, id) for run in own}
+    return [replace(r, machine={**r.machine, "id": other[r.path]}) if r.path in other else r for r in runs]
 
 
 def run_names(path: Path) -> tuple[str, ...]:
@@ -95,7 +118,7 @@ def read_run(path: Path) -> Run:
 
 def _from_json(path: Path, content: dict[str, Any]) -> Run:
     untimed = content.get("prunebench", {}).get("untimed", [])
-    facts = [b["extra_info"] for b in content["benchmarks"] if "schema" in b.get("extra_info", {})] + untimed
+    facts = [b["extra_info"] for b in content["benchmarks"] if _OURS & set(b.get("extra_info", {}))] + untimed
     machine = content["machine_info"].get("prunebench", {}) if facts else {}
     return _checked(path, content["datetime"], machine, facts)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 MOST = 1 << 63  # of any number: what a column of a table holds
-_WORDS = 4000  # of any text: a traceback's last line may be long
+MOST_WORDS = 4000  # of any text: a traceback's last line may be long
 _NAMES = 200
 
 
@@ -31,7 +31,21 @@ def whole(facts: Mapping[str, Any], names: Iterable[str], least: int = 0) -> Non
             raise ValueError(_wrong(name, value))
 
 
-def texts(facts: Mapping[str, Any], names: Iterable[str], needed: bool = False, most: int = _WORDS) -> None:
+def lists(facts: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Lists of finite numbers above 0, or null, or missing."""
+    for name in names:
+        values = facts.get(name)
+        if values is None:
+            continue
+        if not isinstance(values, list):
+            raise ValueError(_wrong(name, values))
+        for value in values:
+            numbers({name: value}, (name,), needed=True)
+            if value == 0:
+                raise ValueError(_wrong(name, value))
+
+
+def texts(facts: Mapping[str, Any], names: Iterable[str], needed: bool = False, most: int = MOST_WORDS) -> None:
     """Texts of a length that a table can show, or null or missing where they aren't needed."""
     for name in names:
         value = facts[name] if needed else facts.get(name)

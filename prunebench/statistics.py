@@ -15,6 +15,7 @@ from scipy.special import stdtr, stdtrit
 
 HOLDS, REFUTED, UNDECIDED, UNSTABLE = VERDICTS = ("holds", "refuted", "undecided", "unstable")
 Point = tuple[float, float]
+_DIGITS = 12  # of a mean: accuracies are counts over a count, and what differs beyond is how floats are added
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ def mean_interval(values: Sequence[float], confidence: float) -> Estimate:
     found = np.asarray(values, dtype=float)
     if len(found) == 0:
         raise ValueError("an interval needs a value")
-    middle = float(found.mean())
+    middle = round(float(found.mean()), _DIGITS)
     if len(found) < 2:
         return Estimate(middle, -math.inf, math.inf, len(found))
     half = float(stdtrit(len(found) - 1, 0.5 + confidence / 2)) * _error(found)
-    return Estimate(middle, middle - half, middle + half, len(found))
+    return Estimate(middle, round(middle - half, _DIGITS), round(middle + half, _DIGITS), len(found))
 
 
 def _error(found: np.ndarray) -> float:
@@ -64,7 +65,7 @@ def p_above(values: Sequence[float], bound: float) -> float:
     found = np.asarray(values, dtype=float)
     if len(found) < 2:
         return 1.0
-    distance, error = float(found.mean()) - bound, _error(found)
+    distance, error = round(float(found.mean()) - bound, _DIGITS), round(_error(found), _DIGITS)
     if error == 0:
         return 0.5 if distance == 0 else float(distance < 0)
     return float(stdtr(len(found) - 1, -distance / error))

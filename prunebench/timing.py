@@ -10,7 +10,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -46,7 +46,8 @@ class Comparison:
     blocks: int
     seconds: float  # the arm's median time per call
     baseline_seconds: float
-    ratios: list[float] = field(repr=False, default_factory=list)
+    ratios: list[float] = field(repr=False, default_factory=list)  # block by block
+    control_ratios: list[float] = field(repr=False, default_factory=list)  # the same of the arm that was timed twice
 
 
 def compare(arms: Mapping[str, Arm], baseline: str, *, seconds: float = 1.0, seed: int = 0) -> dict[str, Comparison]:
@@ -102,8 +103,9 @@ def judge_all(
 ) -> dict[str, Comparison]:
     """Every sampled arm but the baseline against it; `control` is the arm that was timed twice."""
     stability = judge_control(samples[control], samples[CONTROL], seed)
+    twice = np.exp(ratio_logs(samples[control], samples[CONTROL])).tolist()
     return {
-        name: judge(samples[baseline], values, stability, baseline, seed)
+        name: replace(judge(samples[baseline], values, stability, baseline, seed), control_ratios=twice)
         for name, values in samples.items()
         if name not in (baseline, CONTROL)
     }

@@ -135,7 +135,13 @@ def shares(count: int, width: int, gone: Tensor) -> Tensor:
     return counts
 
 
+def precise(scores: Tensor) -> Tensor:
+    """The scores in float32, or as they are where that would make different ones equal."""
+    scores = scores.detach()
+    return scores if scores.dtype == torch.float64 else scores.to(torch.float32)
+
+
 def forced(scores: Tensor, keep: Tensor | None) -> Tensor:
-    """float32 scores with everything outside an earlier mask below all others, so that masks only shrink."""
-    scores = scores.detach().to(torch.float32)
+    """`precise` scores with everything outside an earlier mask below all others, so that masks only shrink."""
+    scores = precise(scores)
     return scores if keep is None else scores.masked_fill(~keep, float("-inf"))

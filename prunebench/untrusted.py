@@ -10,10 +10,10 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
-MOST_BYTES = 1 << 27  # of a saved run: a hundred times the largest of a night on two cores
+MOST_BYTES = 1 << 30  # of a saved run: a hundred thousand cases with every round of their history
+MOST_WORDS = 1000  # characters of what is told of an error: a plugin's may be megabytes
 MOST_DEPTH = 64  # of JSON: a saved run has 7
 # Beside control characters: what hides text, or turns its direction so that a reader sees another one (UTS #55).
 _HIDDEN = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
@@ -43,16 +43,14 @@ def parse_json(text: str | bytes, unique: bool = False) -> Any:
         value = json.loads(text, object_pairs_hook=_unique if unique else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    inner: list[Any] = [value]
-    for _ in range(MOST_DEPTH):  # what is read later walks through it by recursion
-        inner = [v for held in inner for v in _held(held) if isinstance(v, (dict, list))]
+    inner: list[Any] = [[value]]
+    for _ in range(MOST_DEPTH + 1):  # what is read later walks through it by recursion
+        inner = [
+            v for held in inner for v in (held.values() if type(held) is dict else held) if type(v) in (dict, list)
+        ]
         if not inner:
             return value
     raise ValueError("it is nested too deeply")
-
-
-def _held(value: Any) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -66,6 +64,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def plain_line(text: object) -> str:
     """Text in one line that does nothing to a terminal or a page: no escape codes, line ends, or turned directions."""
     return "".join(_shown(c) for c in " ".join(str(text).split()))
+
+
+def short_line(text: object, most: int = MOST_WORDS) -> str:
+    """The same, cut where it is longer; a text that raises when it is asked for is left out."""
+    try:
+        line = plain_line(text)
+    except Exception:  # an exception's own __str__, which a plugin wrote
+        line = f"(no words: its {type(text).__name__} can't be shown)"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def is_plain(text: str) -> bool:

@@ -1,9 +1,12 @@
 """Physical removal: the smaller network computes what the masked one does, on real architectures and on traps."""
 
+import collections
 import copy
+import dataclasses
 import itertools
 import os
 import pickle
+import types
 import warnings
 
 import pytest
@@ -16,6 +19,7 @@ from torch import nn
 import prunebench as pb
 from prunebench import models
 from prunebench.compaction import CompactionWarning
+from prunebench.compaction.outputs import tensors_of
 from prunebench.errors import UsageError
 
 pytestmark = [
@@ -476,6 +480,70 @@ def test_widths_agree_with_torch_pruning_s_dependency_graph():
     assert exact(model, small, x) < 1e-12
 
 
+def test_channels_mixed_by_an_operation_stay_and_the_rest_goes():
+    # After a pixel shuffle a map holds four filters' outputs; what comes before and after it is none of its business.
+    model = chain(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.PixelShuffle(2),
+        nn.Conv2d(4, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 1),
+    )  # fmt: skip
+    kill(model[0], 1, 2, 3)
+    model[0].bias.data[:4] = -1.0
+    kill(model[2], 0, 1, 2, 3)
+    model[7].weight.data[:, :5] = 0
+    x = torch.randn(2, 3, 6, 6)
+    small = pb.compact(model, x)
+    assert [small[i].weight.shape[:2] for i in (0, 2, 4, 7)] == [(5, 3), (16, 5), (3, 4), (3, 3)]
+    assert exact(model, small, x) < 1e-12
+
+
+@dataclasses.dataclass
+class Found:
+    classes: torch.Tensor
+    more: object
+
+
+class Slotted:
+    __slots__ = ("classes", "more")
+
+    def __init__(self, classes, more):
+        self.classes, self.more = classes, more
+
+
+class Wrapping(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap, self.a, self.b, self.c = wrap, nn.Linear(6, 5), nn.Linear(5, 4), nn.Linear(5, 3)
+
+    def forward(self, x):
+        y = F.relu(self.a(x))
+        return self.wrap(self.b(y), self.c(y))
+
+
+WRAPS = {
+    "dataclass": Found,
+    "dataclass of a dict": lambda a, b: Found(a, {"b": [b]}),
+    "object": lambda a, b: types.SimpleNamespace(classes=a, more=b),
+    "slots": Slotted,
+    "mapping": lambda a, b: collections.UserDict(a=a, b=b),
+    "tuple": lambda a, b: (a, Found(b, None)),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_outputs_stay_whatever_they_are_wrapped_in(wrap):
+    torch.manual_seed(0)
+    model = Wrapping(WRAPS[wrap]).eval()
+    kill(model.a, 0, 1)
+    kill(model.b, 0, 2)
+    kill(model.c, 1)
+    small = pb.compact(model, torch.randn(2, 6))
+    assert [small.get_submodule(n).out_features for n in "abc"] == [3, 4, 3]
+    assert small.compaction_report.left == {"b": 2, "c": 1}
+    x = torch.randn(3, 6)
+    pairs = zip(tensors_of(model(x)), tensors_of(small(x)), strict=True)
+    assert [torch.allclose(a, b, atol=1e-6) for a, b in pairs] == [True, True]
+
+
 def test_nothing_to_remove_is_a_copy_in_silence(recwarn):
     model, x = network("lenet5")
     small = pb.compact(model, x)
@@ -574,6 +642,7 @@ def pruned_by_torch():
         (lambda: nn.Linear(4, 2), torch.randn(1, 3), ["can't be run", "(1, 3)"]),
         (pruned_by_torch, torch.randn(1, 4), ["'0'", "prune.remove"]),
         (lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 2)), torch.randn(1, 4), ["parametrised"]),
+        (lambda: Wrapping(lambda a, b: "nothing"), torch.randn(1, 6), ["Wrapping", "returns nothing"]),
         (lambda: torch.compile(nn.Linear(4, 2), backend="eager"), torch.randn(1, 4), ["compiled"]),
     ],
 )

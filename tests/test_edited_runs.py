@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from recomputing import LABELS, comma, first_backend, markdown, percent
+from recomputing import LABELS, columns_of, comma, first_backend, markdown, percent, standing
 from test_recomputed import ROOT, Results, check_everything
 
 from prunebench.runs import load_runs
@@ -134,7 +134,7 @@ OF_THE_ROW = {"nonzeros": "nonzeros", "prunable": "nonzeros", "collapse": "nonze
 OF_THE_BACKEND = ("latency_seconds", "speedup", "speedup_low", "speedup_high", "verdict")
 OF_THE_BYTES = {"nonzeros": ["parameters"], "prunable": ["parameters"], "parameters": ["parameters"],
                 "disk_bytes": ["bitmask file"], "dense_disk_bytes": ["dense file", "bitmask file"]}  # fmt: skip
-DETAIL_ONLY = ("accuracy_dense", "relative_error", "macs", "macs_dense", "baseline_seconds", "blocks", "baseline",
+DETAIL_ONLY = ("accuracy_dense", "relative_error", "macs", "macs_dense", "baseline_seconds", "blocks",
                "training_seconds")  # fmt: skip
 
 
@@ -146,6 +146,8 @@ def expected_of_grid(project, f, by_backend, field):
         columns = {"accuracy %"}  # the row's own, or it is now apart from the row's
     elif field in OF_THE_BACKEND:
         columns = {f["backend"]}
+    elif field == "baseline":
+        columns = {"over"}
     elif field in OF_THE_ROW and first_backend(by_backend) == f["backend"]:
         # Of a collapse it says that there was one, in whatever words.
         told = field == "collapse" and any(seed["collapse"] for seed in by_backend[f["backend"]])
@@ -157,8 +159,10 @@ def expected_of_grid(project, f, by_backend, field):
             found |= {(file, number, column) for column in columns}
     number = detail_row(project, f)
     found.add(("detail.csv", number, field))
-    if field == "accuracy" and len(by_backend[f["backend"]]) > 1:
-        found.add(("detail.csv", number, "accuracy_std"))
+    if field == "accuracy":
+        if len(by_backend[f["backend"]]) > 1:
+            found.add(("detail.csv", number, "accuracy_std"))
+        found |= {("detail.csv", detail_row(project, other), "accuracy_apart") for other in held_against(f, by_backend)}
     labels = {k: v for k, v in row_of(f).items() if k != "batch"}
     number = project.row(f"bytes-{tail}", **labels)
     if field == "resident_bytes":
@@ -168,16 +172,17 @@ def expected_of_grid(project, f, by_backend, field):
     return found
 
 
+def held_against(f, by_backend):
+    """The facts of a seed whose accuracy is told relative to the one of these facts: all others, or these alone."""
+    same = [o for name in columns_of(by_backend) for o in by_backend[name] if o["cell"]["seed"] == f["cell"]["seed"]]
+    return same[1:] if same[0] is f else [f]
+
+
 def stands_for_bytes(project, f, labels):
-    """Whether a case is of the smallest batch and the first backend by name of its cell."""
+    """Whether a case's batch size and backend are those whose counts stand for its cell."""
     table = project.results.grid[f["machine"], f["threads"]]
-    own = [
-        (int(key[-1]), backend)
-        for key, by_backend in table.items()
-        if key[:-1] == tuple(labels.values())
-        for backend in by_backend
-    ]
-    return (f["batch_size"], f["backend"]) == min(own)
+    own = {int(key[-1]): by_backend for key, by_backend in table.items() if key[:-1] == tuple(labels.values())}
+    return (f["batch_size"], f["backend"]) == standing(own)
 
 
 def another(value, field):
@@ -186,7 +191,7 @@ def another(value, field):
     return "odd" if field in ("verdict", "baseline", "collapse") else 4 * value
 
 
-GRID_FIELDS = ("accuracy", "parameters", "resident_bytes", *OF_THE_ROW, *OF_THE_BACKEND, *DETAIL_ONLY)
+GRID_FIELDS = ("accuracy", "parameters", "resident_bytes", *OF_THE_ROW, *OF_THE_BACKEND, "baseline", *DETAIL_ONLY)
 
 
 def lines_of(project, edited):

@@ -8,7 +8,7 @@ import pytest
 
 from prunebench.cell import Case, Cell
 from prunebench.errors import UsageError
-from prunebench.facts import FIELDS, case_of, facts_of, repetition_of
+from prunebench.facts import FIELDS, SAMPLES, case_of, facts_of, repetition_of
 
 CASE = Case(Cell("digits", "lenet5", "l1", "weight", "global", "agp", 0.9, 3), "csr", 64)
 CONTRACT = [
@@ -98,3 +98,12 @@ def test_facts_that_can_not_be_are_refused(changes):
     with pytest.raises(UsageError, match="can't be") as error:
         case_of({**facts_of(CASE, 1), **changes})
     assert next(iter(changes)) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [1.0, "1", [0], [-1.0], ["1"], [None], [True], [float("inf")], {}])
+def test_samples_are_lists_of_times_over_times(value):
+    good = facts_of(CASE, 1)
+    assert case_of({**good, "ratios": [1.0, 2], "control_ratios": None}) == CASE
+    assert case_of({k: v for k, v in good.items() if k not in SAMPLES}) == CASE
+    with pytest.raises(UsageError, match="ratios is "):
+        case_of({**good, "ratios": value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,10 @@ FLOORS = [
         "machine",
         "conditions",
         "facts",
+        "guard",
         "answers",
         "shapes",
+        "state_dicts",
         "rows",
         "reparametrised",
         "statistics",
@@ -110,6 +113,16 @@ def imported(path: Path) -> set[str]:
 
 def test_every_module_has_a_floor():
     assert {room(path) for path in modules()} - {"__init__"} == set(FLOOR)
+
+
+def test_readme_tells_every_module_s_floor():
+    readme = (PACKAGE.parent / "README.md").read_text()
+    told = [
+        {name.rstrip("/") for name in re.findall(r"`([a-z_/]+)`", line.split("|")[2])}
+        for line in readme.splitlines()
+        if line.startswith(("| values |", "| rooms |", "| verbs |", "| experiment |", "| edges |"))
+    ]
+    assert told[::-1] == FLOORS
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

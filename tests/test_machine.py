@@ -63,3 +63,11 @@ def test_a_worker_takes_no_more_cores_than_its_share():
     finally:
         machine.limit_cores(None)
     assert machine.cores() == before
+
+
+def test_the_id_of_a_description_is_the_same_in_whatever_order_a_file_holds_it():
+    about = machine.describe({"isa": "avx2", "build": "0123"})
+    turned = {name: dict(reversed(v.items())) if isinstance(v, dict) else v for name, v in reversed(about.items())}
+    assert machine.identity(about) == machine.identity(turned) == about["id"]
+    assert machine.identity(about | {"versions": {**about["versions"], "torch": "0"}}) != about["id"]
+    assert machine.identity(about, "more") != about["id"]

@@ -217,3 +217,11 @@ def test_collapse_names_the_layers(recwarn):
     recwarn.clear()
     warn_of_collapse([])
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0)])
+def test_an_empty_weight_is_named(shape):
+    model = nn.Sequential(nn.Linear(*shape), nn.Linear(4, 4))
+    with pytest.raises(UsageError, match=r"0\.weight is empty.*exclude=\['0\.weight'\]"):
+        check_weights(prunable_modules(model))
+    check_weights(prunable_modules(model, ["0.weight"]))

@@ -10,6 +10,7 @@ import pytest
 from recomputing import (
     LABELS,
     agrees,
+    apart_by_seed,
     check_breakeven,
     check_bytes_row,
     check_layer_row,
@@ -95,10 +96,11 @@ def check_detail(results):
     if not results.grid:
         return 0
     rows = comma(results.tables / "detail.csv")
-    expected = {}
+    expected, whole = {}, {}
     for (machine, threads), table in results.grid.items():
         for label, by_backend in table.items():
             for backend, facts in by_backend.items():
+                whole[id(facts)] = by_backend
                 cell = facts[0]["cell"]
                 key = (machine, str(threads), *label[:3], cell["criterion"], cell["granularity"], cell["scope"],
                        cell["schedule"], f"{cell['sparsity']:g}", label[-1], backend)  # fmt: skip
@@ -114,8 +116,10 @@ def check_detail(results):
         )  # fmt: skip
         texts = ("verdict", "baseline", "collapse", "not_pruned")
         assert [row[k] for k in texts] == [shared(f.get(k) for f in ok) for k in texts]
-        for column in set(row) - {*names, "n", "cases", "status", "verdict", "accuracy_std", *texts}:
+        for column in set(row) - {*names, "n", "cases", "status", "verdict", "accuracy_std", "accuracy_apart", *texts}:
             check_number(row[column], mean(ok, column))
+        gaps = apart_by_seed(whole.pop(id(facts))).get(row["backend"])
+        check_number(row["accuracy_apart"], statistics.fmean(gaps) if gaps else None)
         check_number(row["accuracy_std"], statistics.stdev(f["accuracy"] for f in ok) if len(ok) > 1 else None)
     assert not expected
     return len(rows)
@@ -201,7 +205,8 @@ def check_breakeven_table(rows, facts):
     assert {row["layer"] for row in rows} == {f["layer"]["id"] for f in facts}
     for row in rows:
         for column in (c for c in row if c.startswith("batch ")):
-            own = [f for f in well(facts) if f["layer"]["id"] == row["layer"] and f"batch {f['batch_size']}" == column]
+            steady = [f for f in well(facts) if f["verdict"] != "unstable"]
+            own = [f for f in steady if f["layer"]["id"] == row["layer"] and f"batch {f['batch_size']}" == column]
             check_breakeven(row[column], [(f["cell"]["sparsity"], f["speedup"]) for f in own])
 
 

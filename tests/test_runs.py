@@ -8,7 +8,8 @@ from prunebench.cell import Case, Cell
 from prunebench.errors import UsageError
 from prunebench.facts import facts_of
 from prunebench.journal import Journal
-from prunebench.runs import load_runs, read_run, run_files
+from prunebench.machine import identity
+from prunebench.runs import all_and_chosen, load_runs, read_run, run_files, told_apart
 
 CASE = Case(Cell("digits", "lenet5", "l1", "weight", "global", "agp", 0.9, 3), "csr", 64)
 MACHINE = {"id": "0123456789", "cpu": "some CPU"}
@@ -18,9 +19,9 @@ def facts(**values):
     return facts_of(CASE, 1, **values)
 
 
-def saved(path, *rows, untimed=(), time="2024-01-01T00:00:00"):
+def saved(path, *rows, untimed=(), time="2024-01-01T00:00:00", machine=MACHINE):
     content = {
-        "machine_info": {"prunebench": MACHINE},
+        "machine_info": {"prunebench": machine},
         "datetime": time,
         "benchmarks": [{"name": "x", "extra_info": row} for row in rows],
     }
@@ -105,6 +106,38 @@ def test_another_schema_is_refused_with_the_remedy(tmp_path):
     path = saved(tmp_path / "0001_old.json", {**facts(), "schema": 0})
     with pytest.raises(UsageError, match=r"schema 0.*run the benchmark again"):
         read_run(path)
+
+
+def test_facts_that_lost_their_schema_are_not_passed_over(tmp_path):
+    path = saved(tmp_path / "0001_old.json", {k: v for k, v in facts().items() if k != "schema"})
+    with pytest.raises(UsageError, match=r"schema None.*run the benchmark again"):
+        read_run(path)
+
+
+def test_one_id_with_two_descriptions_is_two_machines(tmp_path):
+    """Whoever edits a version, a build or a CPU in a file makes a machine of its own, not a column of two."""
+    about = {**MACHINE, "engine": {"isa": "avx2", "build": "1"}, "versions": {"torch": "2", "numpy": "1"}}
+    about["id"] = identity(about)
+    others = [{**about, "cpu": "another"}, {**about, "engine": {"isa": "avx2", "build": "2"}},
+              {**about, "versions": {"torch": "3", "numpy": "1"}}]  # fmt: skip
+    turned = {**about, "versions": {"numpy": "1", "torch": "2"}}
+    for number, machine in enumerate([*others, about, turned]):
+        saved(tmp_path / f"000{number}_run{number}.json", facts(), machine=machine, time=f"2024-01-0{number + 1}")
+    ids = [run.machine["id"] for run in load_runs(tmp_path)]
+    assert ids[3:] == [about["id"]] * 2
+    assert len({*ids}) == 4
+    every, named = all_and_chosen(tmp_path, ["run1"])
+    assert ([r.machine["id"] for r in every], [r.machine["id"] for r in named]) == (ids, ids[1:2])
+    assert load_runs(tmp_path, ["run1"])[0].machine["id"] == about["id"]  # alone it is mixed with nothing
+    assert told_apart(load_runs(tmp_path)) == load_runs(tmp_path)
+
+
+def test_an_id_that_is_nobody_s_hash_stays_with_the_earliest(tmp_path):
+    for number, cpu in ((1, "late"), (0, "early"), (2, "early")):
+        machine = {**MACHINE, "cpu": cpu}
+        saved(tmp_path / f"000{number}_run.json", facts(), machine=machine, time=f"2024-01-0{number + 1}")
+    first, other, last = (run.machine["id"] for run in load_runs(tmp_path))
+    assert first == last == MACHINE["id"] != other
 
 
 @pytest.fixture

@@ -261,7 +261,10 @@ def test_a_loop_lasts_as_long_as_asked(monkeypatch):
 def test_the_baseline_need_not_be_the_control(monkeypatch):
     clock = Clock(monkeypatch)
     arms = {"a": clock.arm("a", 0.02), "b": clock.arm("b", 0.04), "c": clock.arm("c", 0.01)}
-    found = timing.judge_all(timing.sample(arms, "b", seconds=0.0), "a", "b")
+    samples = timing.sample(arms, "b", seconds=0.0)
+    found = timing.judge_all(samples, "a", "b")
+    twice = [first / second for first, second in zip(samples["b"], samples[timing.CONTROL], strict=True)]
+    assert all(one.control_ratios == pytest.approx(twice) for one in found.values())
     assert set(found) == {"b", "c"}
     assert found["c"].speedup == pytest.approx(2.0)
     assert (found["b"].verdict, found["c"].verdict) == ("slower", "faster")

@@ -4,8 +4,11 @@ import os
 
 import pytest
 
-from prunebench import untrusted
-from prunebench.untrusted import is_plain, parse_json, plain_line, read_bytes, read_text
+from prunebench import saved_values, untrusted
+from prunebench.cell import Case, Cell
+from prunebench.errors import reason
+from prunebench.facts import facts_of
+from prunebench.untrusted import is_plain, parse_json, plain_line, read_bytes, read_text, short_line
 
 
 def test_a_regular_file_is_read(tmp_path):
@@ -76,3 +79,27 @@ def test_a_line_is_plain(text, line):
     assert is_plain(line)
     assert is_plain(text) == (text == line)
     line.encode()
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def test_what_is_told_of_an_error_is_plain_and_bounded():
+    told = reason(ValueError("one\n\x1b[31mtwo " + "y" * 300_000))
+    assert told.startswith("ValueError: one \ufffd[31mtwo yyy")
+    assert len(told) < 1100
+    assert is_plain(told)
+    assert reason(Mute()).startswith("Mute: (no words")
+    assert reason(ValueError()) == "ValueError"
+    assert short_line("abc", 3) == "abc"
+    assert short_line("abcd", 3) == "ab…"
+
+
+def test_facts_hold_words_that_their_reader_takes():
+    """A reason of a hundred thousand characters once made a saved run that nothing could read."""
+    case = Case(Cell("digits", "lenet300"), "dense", 1)
+    facts = facts_of(case, 1, "failed", reason="\x1b]0;title\x07" + "y" * 100_000, collapse="\u202eabc")
+    saved_values.texts(facts, ("reason", "collapse"), needed=True)
+    assert is_plain(facts["reason"] + facts["collapse"])

@@ -16,6 +16,7 @@ from prunebench.spec import Spec
 from prunebench.statistics import Estimate, quotient, reaching_one
 
 # A method's accuracy is that of its checkpoint: through torch where that was measured.
+_STEADY = ("faster", "slower", "inconclusive")  # a timing that was not judged is not known to be
 _PREFERRED = ("dense", "masked", "csr", "compact", "scipy_csr")
 
 
@@ -84,13 +85,14 @@ class Sample:
 
     @property
     def stable(self) -> bool:
-        return self.timed and self.facts["verdict"] != "unstable"
+        return self.timed and self.facts["verdict"] in _STEADY
 
     @property
     def speedup(self) -> Estimate:
-        """Its speed-up over its baseline; the interval of an inconclusive one reaches to 1."""
+        """Its speed-up over its baseline; the interval of an inconclusive one reaches to 1, and any to its estimate."""
         f = self.facts
-        found = Estimate(f["speedup"], f["speedup_low"], f["speedup_high"], 1)
+        ends = (f["speedup"], f["speedup_low"], f["speedup_high"])
+        found = Estimate(f["speedup"], min(ends), max(ends), 1)
         return reaching_one(found) if f["verdict"] == "inconclusive" else found
 
 
@@ -154,19 +156,18 @@ def _curve_key(place: Sample, cell: Cell, backend: str) -> Hashable:
 
 
 def gather(runs: Sequence[Run]) -> Evidence:
-    """The evidence in saved runs; cases that failed are none."""
+    """The evidence in saved runs; a case that failed when it was measured last is none, as in the tables."""
     grid: dict[Hashable, Sample] = {}
     answers: dict[Hashable, Sample] = {}
     for run in sorted(runs, key=lambda r: (r.datetime, r.name)):
         for facts in (*run.facts, *run.answers):
-            if facts["status"] != "ok":
-                continue
             one = Sample(run.name, str(run.machine.get("id", "unknown")), facts)
             place = (*one.machine_and_threads, facts["backend"], facts["batch_size"])
             found = grid if one.of_the_grid else answers
             key = (*place, one.cell if one.of_the_grid else (one.repetition, str(facts.get("layer"))))
             found.pop(key, None)  # re-inserted at the end: the order is that of measuring
-            found[key] = one
+            if facts["status"] == "ok":
+                found[key] = one
     return Evidence(tuple(grid.values()), tuple(answers.values()))
 
 

@@ -91,24 +91,27 @@ def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
 
 
 def _ratio(claim: Claim, evidence: Evidence, sample: Sample) -> float | None:
-    """Dense over pruned; None where a fact that it needs is missing."""
+    """Dense over pruned; None where a fact that it needs is missing or can't be."""
     f = sample.facts
     if not sample.of_the_grid:
-        dense_bytes = f.get("dense_resident_bytes")
-        return float(dense_bytes / f["resident_bytes"]) if dense_bytes and f["resident_bytes"] else None
+        return _over(f.get("dense_resident_bytes"), f["resident_bytes"])
     needed = ("parameters", "prunable", "nonzeros", "disk_bytes", "dense_disk_bytes", "resident_bytes")
-    if not all(f[name] for name in needed):
+    if any(f[name] is None for name in needed):
         return None
     left = f["parameters"] - f["prunable"] + f["nonzeros"]
     if claim.quantity == "parameters":
-        return float(f["parameters"] / left)
+        return _over(f["parameters"], left)
     if claim.quantity == "file_fp32":
-        return float(f["dense_disk_bytes"] / f["disk_bytes"])
+        return _over(f["dense_disk_bytes"], f["disk_bytes"])
     if claim.quantity == "file_fp16":
         # Layers that are stored dense hold zeros too, so the pruned file is at most two bytes per such zero smaller.
-        return float((f["dense_disk_bytes"] - 2 * f["parameters"]) / (f["disk_bytes"] - 2 * left))
+        return _over(f["dense_disk_bytes"] - 2 * f["parameters"], f["disk_bytes"] - 2 * left)
     dense = evidence.partner(sample, "dense", same_machine=False)
-    return None if dense is None else float(dense.facts["resident_bytes"] / f["resident_bytes"])
+    return None if dense is None else _over(dense.facts["resident_bytes"], f["resident_bytes"])
+
+
+def _over(dense: float | None, pruned: float | None) -> float | None:
+    return None if dense is None or pruned is None or dense <= 0 or pruned <= 0 else float(dense / pruned)
 
 
 def timed(claim: Claim, evidence: Evidence) -> list[Verdict]:
@@ -118,7 +121,8 @@ def timed(claim: Claim, evidence: Evidence) -> list[Verdict]:
     for samples in _repetitions(evidence.of(claim)).values():
         first = samples[0]
         ratios, used, unstable = _stable_ratios(claim, evidence, samples)
-        where = where_measured(first, *place_of(first), f"against {claim.against or first.facts['baseline']}")
+        over = " and ".join(sorted({str(s.facts["baseline"]) for s in used or samples}))
+        where = where_measured(first, *place_of(first), f"against {claim.against or over}")
         found.append((first.dataset, first.model, (first.sparsity, first.facts["batch_size"])))
         texts: dict[str, Any] = {}
         estimate = geometric(ratios) if ratios else None

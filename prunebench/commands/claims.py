@@ -27,12 +27,11 @@ def run(options: argparse.Namespace) -> int:
     """Judge, write and print; returns the exit code."""
     from prunebench.claims import claims_table, judge
     from prunebench.claims.files import MISSING, commands_text, write_claims
-    from prunebench.runs import joined, load_runs
+    from prunebench.runs import all_and_chosen
 
     check_format(options.format)
     results = settings.results(options.results)
-    chosen = load_runs(results / "runs", options.runs)
-    everything = joined(load_runs(results / "runs"), chosen)
+    everything, chosen = all_and_chosen(results / "runs", options.runs)
     verdicts = judge(chosen)
     write_claims(everything, results)
     if options.json:

@@ -10,6 +10,7 @@ from prunebench import settings
 from prunebench.commands.options import command
 from prunebench.commands.output import emit, show_table
 from prunebench.errors import UsageError, unknown
+from prunebench.state_dicts import load_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -143,7 +144,7 @@ def _network(
     shape, classes = input_of(options.model) if data is None else (data.input_shape, data.classes)
     model = models.build(options.model, shape, classes).eval().requires_grad_(False)
     try:
-        model.load_state_dict(state)
+        load_state(model, state)
     except RuntimeError as error:
         words = " ".join(str(error).split())[:200]
         raise UsageError(f"the weights are not of {options.model} for {shape} images ({words})") from error

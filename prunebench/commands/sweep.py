@@ -11,6 +11,7 @@ from prunebench.commands import cells
 from prunebench.commands.options import command
 from prunebench.commands.output import emit, tell
 from prunebench.errors import UsageError
+from prunebench.untrusted import plain_line
 
 if TYPE_CHECKING:
     from prunebench.executors import Options
@@ -123,7 +124,7 @@ def _told(options: argparse.Namespace, tally: Tally, ids: list[str]) -> int:
     failed = list(tally.failed.items())
     if len(failed) > 1:
         for cell, why in failed[:_SHOWN]:
-            tell(f"prunebench: not made: {cell.id}: {why}")
+            tell(f"prunebench: not made: {cell.id}: {plain_line(why)}")
         if len(failed) > _SHOWN:
             tell(f"prunebench: and {len(failed) - _SHOWN} more")
     if options.json:

@@ -36,14 +36,13 @@ def run(options: argparse.Namespace) -> int:
     """Write the files and print the table; returns the exit code."""
     from prunebench.claims.files import write_claims
     from prunebench.plots import write_plots
-    from prunebench.runs import joined, load_runs
+    from prunebench.runs import all_and_chosen
     from prunebench.tables.files import write_tables
 
     check_format(options.format)
     results = settings.results(options.results)
-    chosen = load_runs(results / "runs", options.runs)
     # The files tell of every run, so that looking at one doesn't unmake the tables of the others.
-    everything = joined(load_runs(results / "runs"), chosen)
+    everything, chosen = all_and_chosen(results / "runs", options.runs)
     files, main_table = write_tables(everything, results / "tables", show=chosen)
     files += write_claims(everything, results)
     files += write_plots(everything, results / "plots", watch=watched)

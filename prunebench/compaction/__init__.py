@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
-from torch.utils._pytree import tree_leaves
 
 from prunebench.compaction.choice import Reading, kept_channels, reading
 from prunebench.compaction.classes import Classes
 from prunebench.compaction.cutting import cut
 from prunebench.compaction.flow import Flow
+from prunebench.compaction.outputs import tensors_of
 from prunebench.costs import Costs, count
 from prunebench.errors import UsageError, reason
 
@@ -69,7 +69,8 @@ def compact(model: nn.Module, example_input: Tensor) -> nn.Module:
     In training mode the copy is a model of its own: batch statistics of channels that are gone are gone too.
     A compacted model has its own shapes: store it with `pb.save` and load it into a copy of itself (or pickle it
     whole with torch.save); the class's constructor makes the uncompacted one.
-    Raises UsageError for what isn't a model or a tensor, and where the model can't be copied or can't take the example.
+    Raises UsageError for what isn't a model or a tensor, and where the model can't be copied, can't take the example or
+    returns no tensor.
     """
     if not isinstance(model, nn.Module):
         raise UsageError(f"compact takes a torch.nn.Module, not {type(model).__name__}")
@@ -124,7 +125,8 @@ def _smaller(base: nn.Module, x: Tensor) -> tuple[nn.Module | None, str]:
     """A cut copy that runs and whose channels meet as they did; where one doesn't, what met there stays as well."""
     classes = Classes()
     flow = Flow(base, classes)
-    flow.follow(x)
+    if not flow.follow(x):
+        raise UsageError(f"{type(base).__name__} returns nothing that holds a tensor, so no output can be compared")
     if not flow.layers:
         return None, "it has no conv or linear layer whose channels could be followed"
     readings = [reading(layer) for layer in flow.layers.values()]
@@ -211,7 +213,7 @@ def _error(base: nn.Module, small: nn.Module, example: Tensor) -> float:
             continue  # a model that makes float32 tensors of its own
         if [t.shape for t in a] != [t.shape for t in b]:
             return float("inf")
-        return max((_distance(*pair) for pair in zip(a, b, strict=True)), default=0.0)
+        return max(_distance(*pair) for pair in zip(a, b, strict=True))
     raise AssertionError("unreachable")
 
 
@@ -235,4 +237,4 @@ def _outputs(model: nn.Module, x: Tensor, double: bool) -> list[Tensor]:
         model, x = copy.deepcopy(model).double(), x.double() if x.is_floating_point() else x
     with torch.inference_mode():
         # Clones: a model may hand out a view of what it overwrites next time.
-        return [t.clone() for t in tree_leaves(model(x)) if isinstance(t, Tensor)]
+        return [t.clone() for t in tensors_of(model(x))]

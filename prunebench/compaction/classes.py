@@ -49,6 +49,10 @@ class Classes:
         for i in ids.unique().tolist():
             self._parent[self._find(i)] = PINNED
 
+    def pinned(self, ids: Tensor) -> bool:
+        """True where all of these channels stay."""
+        return all(self._find(i) == PINNED for i in ids.unique().tolist())
+
     def _find(self, i: int) -> int:
         parent = self._parent
         while parent[i] != i:

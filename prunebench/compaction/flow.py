@@ -18,8 +18,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from prunebench.compaction.classes import Classes, Mismatch
+from prunebench.compaction.classes import PINNED, Classes, Mismatch
 from prunebench.compaction.layers import Layer, Norm, can_be_cut
+from prunebench.compaction.outputs import tensors_of
 from prunebench.compaction.rules import READING, RULES, Call
 from prunebench.compaction.values import NAN, Value, along, channels, constants, narrow, unknown
 
@@ -55,14 +56,15 @@ class Flow(TorchFunctionMode):
                     self._shared.add(id(tensor))
                 self._owners[id(tensor)] = (name, module)
 
-    def follow(self, x: Tensor) -> None:
-        """Run the model on a batch (n, …) and pin what reaches its output."""
+    def follow(self, x: Tensor) -> int:
+        """Run the model on a batch (n, …) and pin what reaches its output; returns how many tensors it puts out."""
         self._values[x] = unknown(x.shape)
         with torch.no_grad(), self:
             out = self._model(x)
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self.classes.pin(narrow(self._value(leaf).ids))
+        tensors = tensors_of(out)
+        for tensor in tensors:
+            self.classes.pin(narrow(self._value(tensor).ids))
+        return len(tensors)
 
     def _value(self, tensor: Tensor) -> Value:
         """What is known of a tensor: a model's own parameter or buffer is, one that was never followed isn't."""
@@ -145,10 +147,7 @@ class Flow(TorchFunctionMode):
             return None
         axis = x.ndim - 1 if flat else 1
         value = call.values[id(x)]
-        ids = channels(value.ids, axis)
-        if ids is None:
-            self._check_unclear()
-            return None
+        ids = self._channels(value, axis)
         padding = given.get("padding", 0)
         unpadded = padding == "valid" or not (isinstance(padding, str) or bool(torch.tensor(padding).any()))
         exact = flat or (unpadded and not module.transposed)
@@ -178,10 +177,7 @@ class Flow(TorchFunctionMode):
         value = call.values[id(given["input"])]
         if owner is None or not isinstance(owner[1], _BatchNorm) or call.out.ndim < 2:
             return None
-        ids = channels(value.ids, 1)
-        if ids is None:
-            self._check_unclear()
-            return None
+        ids = self._channels(value, 1)
         name, module = owner
         if name not in self.norms:
             self.norms[name] = Norm(name, module, ids if self.given is None else self.given[name][1])
@@ -195,9 +191,16 @@ class Flow(TorchFunctionMode):
         known = narrow(value.known) * along(scale, 1, call.out.ndim) + along(shift, 1, call.out.ndim)
         return [Value(value.ids, known.expand(call.out.shape))]
 
-    def _check_unclear(self) -> None:
-        if self.classes.fixed:
+    def _channels(self, value: Value, axis: int) -> Tensor:
+        """The channels along an axis; where several are mixed at one place along it, all of them stay."""
+        ids = channels(value.ids, axis)
+        if ids is not None:
+            return ids
+        # They were pinned when they were first met; any others only lie so because some are gone.
+        if self.classes.fixed and not self.classes.pinned(narrow(value.ids)):
             raise Mismatch
+        self.classes.pin(narrow(value.ids))
+        return torch.full((value.ids.shape[axis],), PINNED)
 
     def _unite(self, a: Tensor, b: Tensor) -> None:
         if a.shape != b.shape:

@@ -15,10 +15,10 @@ from prunebench.registry import Plugin, get
 from prunebench.spec import Spec
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from prunebench.criteria.gathering import NEEDS, Layer
+    from prunebench.guard import Guard
 
 __all__ = ["NEEDS", "Layer", "compare", "missing", "observer", "reducer", "rounds", "score"]
 
@@ -97,7 +97,29 @@ def reducer(text: str) -> Callable[[Tensor], Tensor]:
     }
     given = {**defaults, **dict(spec.params)}
     bound = set(reduce.keywords) if isinstance(reduce, partial) else set()
-    return partial(reduce, **{k: v for k, v in given.items() if k in accepted and k not in bound})
+    function = partial(reduce, **{k: v for k, v in given.items() if k in accepted and k not in bound})
+    return function if plugin.builtin else partial(_reduced, plugin.name, function)
+
+
+def _reduced(plugin: str, function: Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
+    """What a plugin's own `reduce` makes of (filters, weights) scores, checked; it gets a copy of its own."""
+    import torch
+
+    where = f"criterion {plugin!r}: its reduce"
+    try:
+        result = function(scores.clone())
+    except PrunebenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{where} raised on {tuple(scores.shape)} scores: {reason(error)}") from error
+    shape = tuple(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+    if shape != tuple(scores.shape[:1]):
+        raise PluginError(
+            f"{where} returned {shape} for {tuple(scores.shape)} scores; expected {tuple(scores.shape[:1])}"
+        )
+    if result.is_complex() or not bool(torch.isfinite(result).all()):
+        raise PluginError(f"{where} returned NaN or infinite scores")
+    return result
 
 
 def score(
@@ -110,56 +132,91 @@ def score(
     watched: Any = None,
     gathered: dict[str, Layer] | None = None,
     batch_norm: str = "running",
-) -> dict[str, torch.Tensor]:
-    """Scores by parameter name, each of its weight's shape; the model is left as it was.
+) -> dict[str, Tensor]:
+    """Scores by parameter name, of their weight's shape and in float32 (float64 for such a weight); changes nothing.
 
     watched: the criterion's `observer`, where a training had one. gathered: filled with the layers as the criterion
     saw them, for who needs them again. batch_norm: see `prune`.
     Raises UsageError where the criterion needs data and none came, PluginError naming plugin and layer where it
-    raises, returns a wrong shape or NaN, or changes a weight.
+    raises, returns a wrong shape or NaN, or changes a weight; what a criterion of others changes in the model (other
+    weights, gradients, buffers, hooks, modes) is refused too and put back.
     """
-    import torch
-
     from prunebench.criteria import gathering
+    from prunebench.guard import Guard
 
     plugin, spec = _declared(text)
     function = plugin.bind(spec)
     scores = {}
-    needs = plugin.declared["needs"]
-    for layer in gathering.gather(model, modules, needs, data, loss, plugin.name, watched, batch_norm):
-        name = layer.name
-        if gathered is not None:
-            gathered[name] = layer
-        before = layer.weight.clone()
-        try:
-            result = function(layer)
-        except PrunebenchError:
-            raise
-        except Exception as error:
-            raise PluginError(f"criterion {plugin.name!r} raised on {name}: {reason(error)}") from error
-        finally:
-            changed = not torch.equal(modules[name].weight.detach(), before)
-            if changed:
-                with torch.no_grad():
-                    modules[name].weight.copy_(before)
-        _check(plugin.name, name, result, before)
-        if changed:
-            raise PluginError(f"criterion {plugin.name!r} changed the weight of {name}; a criterion only scores")
-        scores[name] = result.detach()
+    guard = None if plugin.builtin else Guard(model)
+    try:
+        for layer in gathering.gather(
+            model, modules, plugin.declared["needs"], data, loss, plugin.name, watched, batch_norm
+        ):
+            if gathered is not None:
+                gathered[layer.name] = layer
+            scores[layer.name] = _scored(plugin, function, layer, modules[layer.name], guard)
+        changed = guard.found(values=True) if guard is not None else None
+        if changed is not None:
+            raise PluginError(f"criterion {plugin.name!r} changed {changed}; a criterion only scores")
+    except BaseException:
+        if guard is not None:
+            guard.restore()
+        raise
     return scores
 
 
-def _check(plugin: str, layer: str, result: Any, weight: Tensor) -> None:
+def _scored(plugin: Plugin, function: Callable[..., Any], layer: Layer, module: Any, guard: Guard | None) -> Tensor:
+    """One layer's scores, checked, in the type in which they are ranked; the weight is put back where it changed."""
+    import torch
+
+    name, before = layer.name, layer.weight.clone()
+    where = f"criterion {plugin.name!r}"
+    if guard is not None:
+        guard.mark()
+    try:
+        result = function(layer)
+    except PrunebenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{where} raised on {name}: {reason(error)}") from error
+    finally:
+        weight = getattr(module, "weight", None)
+        changed = not isinstance(weight, torch.Tensor) or not torch.equal(weight.detach(), before)
+        if changed and isinstance(weight, torch.Tensor) and weight.shape == before.shape:
+            with torch.no_grad():
+                weight.copy_(before)
+    scores = _checked(where, name, result, before)
+    if changed:
+        raise PluginError(f"{where} changed the weight of {name}; a criterion only scores")
+    other = guard.found() if guard is not None else None
+    if other is not None:
+        raise PluginError(f"{where} changed {other} while it scored {name}; a criterion only scores")
+    # Never the weight's own memory, which whoever ranks the scores could then change.
+    shared = scores.untyped_storage().data_ptr() == layer.weight.untyped_storage().data_ptr()
+    return scores.clone() if shared else scores
+
+
+def _checked(where: str, layer: str, result: Any, weight: Tensor) -> Tensor:
+    """The scores as float32, float64 where the weight is."""
     import torch
 
     from prunebench.masks import all_finite
 
     if not isinstance(result, torch.Tensor):
-        raise PluginError(f"criterion {plugin!r} returned {type(result).__name__} for {layer}; expected a tensor")
+        raise PluginError(f"{where} returned {type(result).__name__} for {layer}; expected a tensor")
     if result.shape != weight.shape:
         raise PluginError(
-            f"criterion {plugin!r} returned shape {tuple(result.shape)} for {layer}; "
+            f"{where} returned shape {tuple(result.shape)} for {layer}; "
             f"expected the weight's shape {tuple(weight.shape)}"
         )
+    if result.layout != torch.strided or result.device != weight.device or result.is_quantized:
+        raise PluginError(
+            f"{where} returned a tensor on {result.device} ({result.layout}) for {layer}; "
+            f"expected a plain one on {weight.device}, as the weight is"
+        )
     if result.is_complex() or not all_finite(result):
-        raise PluginError(f"criterion {plugin!r} returned NaN or infinite scores for {layer}")
+        raise PluginError(f"{where} returned NaN or infinite scores for {layer}")
+    scores = result.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    if not all_finite(scores):
+        raise PluginError(f"{where} returned scores beyond what {scores.dtype} holds for {layer}; scale them down")
+    return scores

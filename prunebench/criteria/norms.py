@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def norm(scores: Tensor, p: float) -> Tensor:
     """(Σ|s|^p)^(1/p) over the last dimension; the maximum for p = ∞."""
-    return scores.abs().float().norm(p=float(p), dim=-1)
+    return scores.abs().norm(p=float(p), dim=-1)
 
 
 def _check(p: float) -> None:

@@ -16,7 +16,7 @@ from prunebench.errors import PluginError, PrunebenchError, reason
 from prunebench.registry import defaults, get
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from prunebench.criteria import Layer
 
@@ -26,38 +26,52 @@ def moves(text: str) -> bool:
     return _update(text) is not None
 
 
-def moved(text: str, layers: Mapping[str, Layer], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def moved(text: str, model: nn.Module, layers: Mapping[str, Layer], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """{parameter name: new weight} of the layers that lose something; nothing is written to the model.
 
     Raises PluginError naming plugin and layer where the update raises, changes a weight in place, or returns anything
     but finite values of the weight's shape that are zero outside the mask.
     """
-    import torch
+    from prunebench.guard import Guard
 
     function = _update(text)
     if function is None:
         return {}
-    plugin = get("criteria", text)[0].name
-    found = {}
-    for name, layer in layers.items():
-        keep = masks[name]
-        if bool(keep.all()):
-            continue
-        before = layer.weight.clone()
-        try:
-            result = function(layer, keep)
-        except PrunebenchError:
-            raise
-        except Exception as error:
-            raise PluginError(f"criterion {plugin!r}: its update raised on {name}: {reason(error)}") from error
-        finally:
-            changed = not torch.equal(layer.weight, before)
-            if changed:
-                layer.weight.copy_(before)
-        if changed:
-            raise PluginError(f"criterion {plugin!r}: its update changed the weight of {name}; return a new one")
-        found[name] = _checked(plugin, name, result, keep, before.dtype)
+    plugin = get("criteria", text)[0]
+    guard = None if plugin.builtin else Guard(model)
+    try:
+        found = {
+            name: _moved(plugin.name, function, layer, masks[name])
+            for name, layer in layers.items()
+            if not bool(masks[name].all())
+        }
+        changed = guard.found(values=True) if guard is not None else None
+        if changed is not None:
+            raise PluginError(f"criterion {plugin.name!r}: its update changed {changed}; return a new weight")
+    except BaseException:
+        if guard is not None:
+            guard.restore()
+        raise
     return found
+
+
+def _moved(plugin: str, function: Callable[..., Any], layer: Layer, keep: Tensor) -> Tensor:
+    import torch
+
+    name, before = layer.name, layer.weight.clone()
+    try:
+        result = function(layer, keep.clone())
+    except PrunebenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"criterion {plugin!r}: its update raised on {name}: {reason(error)}") from error
+    finally:
+        changed = not torch.equal(layer.weight, before)
+        if changed:
+            layer.weight.copy_(before)
+    if changed:
+        raise PluginError(f"criterion {plugin!r}: its update changed the weight of {name}; return a new one")
+    return _checked(plugin, name, result, keep, before.dtype)
 
 
 def _update(text: str) -> Callable[..., Any] | None:

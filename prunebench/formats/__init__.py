@@ -16,6 +16,7 @@ from prunebench.formats.checkpoint import Checkpoint
 from prunebench.formats.values import VALUES
 from prunebench.formats.version1 import to_bytes
 from prunebench.formats.version2 import FORMATS
+from prunebench.state_dicts import load_state
 
 __all__ = ["FORMATS", "VALUES", "Checkpoint", "from_bytes", "load", "read", "save", "to_bytes"]
 
@@ -78,7 +79,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> dict[s
             for name, tensor in own.items():
                 checkpoint.into(name, tensor)
     else:
-        model.load_state_dict({name: checkpoint.tensor(name) for name in checkpoint.entries})
+        load_state(model, {name: checkpoint.tensor(name) for name in checkpoint.entries})
     return own
 
 

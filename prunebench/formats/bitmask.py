@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunebench.formats import compiled
+from prunebench.formats.compiled import Target, content
+
 VALUES = "compressed"
 PARTS = ("shape", VALUES, "bitmask", "row_offsets")
 CHOICES: tuple[str, ...] = ()
@@ -34,13 +37,20 @@ def check(parts: Mapping[str, Tensor], rows: int, columns: int) -> None:
     bits, offsets = parts["bitmask"], parts["row_offsets"]
     if bits.dtype != torch.uint8 or tuple(bits.shape) != (rows, (columns + 7) // 8):
         raise ValueError(f"the bitmask is {tuple(bits.shape)} {bits.dtype}, which does not fit ({rows}, {columns})")
-    if columns % 8 and bool((bits[:, -1] >> columns % 8).any()):
-        raise ValueError("the bitmask marks weights beyond a row's end")
-    counts = _counts(bits.numpy())
-    if int(counts.sum()) != len(parts[VALUES]):
-        raise ValueError(f"the bitmask marks {int(counts.sum())} values, but {len(parts[VALUES])} are stored")
-    if offsets.dtype != torch.int64 or not np.array_equal(offsets.numpy(), np.cumsum(counts) - counts):
+    if offsets.dtype != torch.int64 or tuple(offsets.shape) != (rows,):
         raise ValueError("the row offsets are not the bitmask's")
+    marked, beyond, others = _looked_at(bits, offsets, rows, columns)
+    if beyond:
+        raise ValueError("the bitmask marks weights beyond a row's end")
+    if marked != len(parts[VALUES]):
+        raise ValueError(f"the bitmask marks {marked} values, but {len(parts[VALUES])} are stored")
+    if others:
+        raise ValueError("the row offsets are not the bitmask's")
+
+
+def spread(parts: Mapping[str, Tensor], target: Target) -> None:
+    """Decode in C; ValueError where the file changed since it was checked."""
+    compiled.decode.spread_bitmask(content(parts["bitmask"]), *target.words)
 
 
 def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[np.ndarray]:
@@ -58,6 +68,16 @@ def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[
         places = np.flatnonzero(flags.view(bool))
         places += first * columns
         yield places
+
+
+def _looked_at(bits: Tensor, offsets: Tensor, rows: int, columns: int) -> tuple[int, int, int]:
+    """(bits set, not 0 where one is beyond a row's end, not 0 where the offsets are others)."""
+    if compiled.decode is not None and columns:
+        found: tuple[int, int, int] = compiled.decode.check_bits(content(bits), content(offsets), rows, columns)
+        return found
+    beyond = columns % 8 and bool((bits[:, -1] >> columns % 8).any())
+    counts = _counts(bits.numpy())
+    return int(counts.sum()), int(beyond), int(not np.array_equal(offsets.numpy(), np.cumsum(counts) - counts))
 
 
 def _counts(bits: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from torch import Tensor
 from prunebench import machine
 from prunebench.errors import UsageError
 from prunebench.formats import container, version1, version2
+from prunebench.formats.compiled import Target
 from prunebench.formats.entry import ENCODINGS, SCALE, Entry
 from prunebench.formats.values import check_scales, widen
 from prunebench.untrusted import parse_json, plain_line
@@ -142,6 +143,15 @@ def _spread(entry: Entry, parts: Mapping[str, Tensor], out: Tensor) -> Tensor:
     """An encoded tensor decoded into a contiguous one on the CPU, float32 where it has scales."""
     encoding = ENCODINGS[entry.encoding]
     values = parts[encoding.VALUES].to(entry.dtype).to(out.dtype)
+    target = Target(values, parts[SCALE] if entry.scaled else None, out, entry.rows, entry.columns)
+    if target.fits:
+        try:
+            encoding.spread(parts, target)
+        except ValueError as error:
+            raise UsageError(f"not a readable safetensors checkpoint: {error}") from error
+        if not out.is_inference():
+            torch.autograd.graph.increment_version(out)  # torch, and compiled engines, see that it changed
+        return out
     flat = out.zero_().view(-1)
     done = 0
     for places in encoding.positions(parts, entry.rows, entry.columns):

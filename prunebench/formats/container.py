@@ -77,7 +77,7 @@ def views(content: bytearray | mmap.mmap) -> tuple[dict[str, Tensor], dict[str, 
 def _view(name: str, content: Any, dtype: str, shape: list[int], start: int, begin: int, end: int) -> Tensor:
     if dtype not in DTYPES:
         raise ValueError(f"tensor {name!r} has dtype {dtype}; known: {', '.join(DTYPES)}")
-    if any(type(n) is not int or not 0 <= n < 2**63 for n in (*shape, begin, end)):
+    if not all(type(n) is int and 0 <= n < 2**63 for n in [*shape, begin, end]):
         raise ValueError(f"tensor {name!r} can't have shape {shape} and lie at {begin}")
     kind, count = DTYPES[dtype], math.prod(shape)
     if end - begin != count * kind.itemsize or start + end > len(content):
@@ -87,4 +87,5 @@ def _view(name: str, content: Any, dtype: str, shape: list[int], start: int, beg
     offset = start + begin
     if offset % kind.itemsize:  # another writer's file: kernels want their operands aligned
         return torch.frombuffer(bytearray(content[offset : start + end]), dtype=kind).view(shape)
-    return torch.frombuffer(content, dtype=kind, count=count, offset=offset).view(shape)
+    flat = torch.frombuffer(content, dtype=kind, count=count, offset=offset)
+    return flat if len(shape) == 1 else flat.view(shape)

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunebench.formats import compiled
+from prunebench.formats.compiled import Target, content
+
 VALUES = "data"
 PARTS = ("indptr", "indices", VALUES)
 CHOICES: tuple[str, ...] = ()
@@ -44,13 +47,17 @@ def check(parts: Mapping[str, Tensor], rows: int, columns: int) -> None:
         raise ValueError(f"indptr does not rise from 0 to the {count} values stored")
     if count == 0:
         return
-    found = indices.numpy()
-    if int(found.max()) >= columns or int(found.min()) < 0:
+    wrong = _wrong(indices, bounds, columns)
+    if wrong == 1:
         raise ValueError(f"an index lies outside the {columns} columns")
-    rising = found[1:] > found[:-1]
-    rising[bounds[(bounds > 0) & (bounds < count)] - 1] = True  # a row may begin before where the last one ended
-    if not rising.all():
+    if wrong == 2:
         raise ValueError("indices do not increase within a row")
+
+
+def spread(parts: Mapping[str, Tensor], target: Target) -> None:
+    """Decode in C; ValueError where the file changed since it was checked."""
+    starts = parts["indptr"].numpy().astype(np.int64)
+    compiled.decode.spread_csr(starts, content(parts["indices"]), parts["indices"].element_size(), *target.words)
 
 
 def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[np.ndarray]:
@@ -62,6 +69,18 @@ def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[
         places = np.repeat(np.arange(first, first + len(bounds) - 1) * columns, np.diff(bounds))
         places += indices[bounds[0] : bounds[-1]]
         yield places
+
+
+def _wrong(indices: Tensor, bounds: np.ndarray, columns: int) -> int:
+    """0, or 1 where an index lies outside the columns, 2 where they don't increase within a row."""
+    if compiled.decode is not None:
+        return int(compiled.decode.check_indices(bounds, content(indices), indices.element_size(), columns))
+    found = indices.numpy()
+    if int(found.max()) >= columns or int(found.min()) < 0:
+        return 1
+    rising = found[1:] > found[:-1]
+    rising[bounds[(bounds > 0) & (bounds < len(found))] - 1] = True  # a row may begin before where the last one ended
+    return 0 if rising.all() else 2
 
 
 def _narrowest(columns: int) -> np.dtype[Any]:

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunebench.formats import compiled
+from prunebench.formats.compiled import Target, content
+
 VALUES = "values"
 PARTS = (VALUES,)
 _WIDTHS = {"steps4": 4, "steps8": 8, "steps16": 16}
@@ -41,15 +44,22 @@ def check(parts: Mapping[str, Tensor], rows: int, columns: int) -> None:
     steps = parts[found[0]]
     if steps.ndim != 1 or steps.dtype != (torch.uint16 if found[0] == "steps16" else torch.uint8):
         raise ValueError(f"{found[0]} are {tuple(steps.shape)} {steps.dtype}")
-    codes, greatest = _codes(parts)
-    if len(codes) and codes[-1] == 0:
+    width = _WIDTHS[found[0]]
+    length, last = _length(steps, width)
+    if last == 0:
         raise ValueError("the steps end without a value")
-    count = int(np.count_nonzero(codes))
+    count, sum_ = _summed(parts, steps, width)
     if count != len(parts[VALUES]):
         raise ValueError(f"the steps lead to {count} values, but {len(parts[VALUES])} are stored")
-    end = int(codes.sum(dtype=np.int64)) + greatest * (len(codes) - count)
+    end = sum_ + (2**width - 1) * (length - count)
     if end > rows * columns:
         raise ValueError(f"the steps lead to weight {end} of {rows * columns}")
+
+
+def spread(parts: Mapping[str, Tensor], target: Target) -> None:
+    """Decode in C; ValueError where the file changed since it was checked."""
+    ((name, width),) = [(name, width) for name, width in _WIDTHS.items() if name in parts]
+    compiled.decode.spread_delta(content(parts[name]), width, *target.words)
 
 
 def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[np.ndarray]:
@@ -65,6 +75,25 @@ def positions(parts: Mapping[str, Tensor], rows: int, columns: int) -> Iterator[
         last = int(places[-1])
         # Taken by number: by flags numpy is three times as slow.
         yield places.take(np.flatnonzero(ends)) if escapes else places
+
+
+def _length(steps: Tensor, width: int) -> tuple[int, int | None]:
+    """(codes, the last of them); an odd number of half bytes leaves the last half byte empty."""
+    if not len(steps):
+        return 0, None
+    final = int(steps[-1])
+    if width != 4:
+        return len(steps), final
+    return (2 * len(steps), final >> 4) if final >> 4 else (2 * len(steps) - 1, final & 15)
+
+
+def _summed(parts: Mapping[str, Tensor], steps: Tensor, width: int) -> tuple[int, int]:
+    """(codes that are not 0, their sum)."""
+    if compiled.decode is not None:
+        found: tuple[int, int] = compiled.decode.check_codes(content(steps), width)
+        return found
+    codes, _ = _codes(parts)
+    return int(np.count_nonzero(codes)), int(codes.sum(dtype=np.int64))
 
 
 def _escapes(steps: np.ndarray, width: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from prunebench.formats import bitmask, csr, delta
 
 # Each is VALUES, PARTS and CHOICES (names of parts: the values', all that must and all that may be there), encode,
-# check and positions.
+# check, and to decode spread (in C) and positions (without it).
 ENCODINGS: Mapping[str, ModuleType] = {"bitmask": bitmask, "csr": csr, "delta": delta}
 SCALE = "weight_scale"  # compressed-tensors' name for it
 

@@ -6,11 +6,12 @@ A granularity plugin is `f(scored, **params) -> unit sets` for a `Scored`: the l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prunebench.errors import PluginError, PrunebenchError, UsageError, reason
-from prunebench.registry import defaults, get
+from prunebench.registry import Plugin, defaults, get
+from prunebench.spec import Spec
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,11 +46,33 @@ class Scored:
 def unit_sets(text: str, scored: Scored) -> Sequence[UnitSet]:
     """The sets of units that a registered granularity forms."""
     plugin, spec = get("granularities", text)
+    if plugin.builtin:
+        return _formed(plugin, spec, scored)
+    from prunebench.granularities.checked import checked
+    from prunebench.guard import Guard
+
+    guard = Guard(scored.model)
+    try:
+        sets = checked(plugin.name, _formed(plugin, spec, replace(scored, scores=_copies(scored.scores))), scored)
+        changed = guard.found(values=True)
+        if changed is not None:
+            raise PluginError(f"granularity {plugin.name!r} changed {changed}; it only forms units")
+    except BaseException:
+        guard.restore()
+        raise
+    return sets
+
+
+def _copies(scores: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: score.clone() for name, score in scores.items()}
+
+
+def _formed(plugin: Plugin, spec: Spec, scored: Scored) -> Sequence[UnitSet]:
     try:
         return plugin.bind(spec)(scored)
     except (PrunebenchError, Warning):  # a warning raised as an error is the caller's wish, no fault of the plugin
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"granularity {plugin.name!r} raised: {reason(error)}") from error
 
 

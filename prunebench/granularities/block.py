@@ -35,11 +35,11 @@ def block(scored: Scored, rows: int = 4, cols: int = 1) -> list[UnitSet]:
 
 
 def _layer(scored: Scored, name: str, rows: int, cols: int) -> UnitSet:
-    from prunebench.units import UnitSet, forced
+    from prunebench.units import UnitSet, forced, precise
 
     # A transposed convolution's weight is (in, out/groups, …), every other one (out, in/groups, …).
     swap = bool(getattr(scored.modules[name], "transposed", False))
-    scores, kept = scored.scores[name].detach().float(), scored.kept(name)
+    scores, kept = precise(scored.scores[name]), scored.kept(name)
     grid = _Grid(tuple(scores.shape), swap, rows, cols)
     values, inside = grid.blocks(scores), grid.blocks(scores.new_ones(scores.shape))
     sizes = inside.sum(-1)

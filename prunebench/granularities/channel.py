@@ -44,7 +44,7 @@ def channel(scored: Scored) -> list[UnitSet]:
 def _set(scored: Scored, count: int, reads: Sequence[Read]) -> UnitSet:
     import torch
 
-    from prunebench.units import UnitSet, forced
+    from prunebench.units import UnitSet, forced, precise
 
     names = tuple(dict.fromkeys(r.name for r in reads))
     modules = {name: scored.modules[name] for name in names}
@@ -55,7 +55,7 @@ def _set(scored: Scored, count: int, reads: Sequence[Read]) -> UnitSet:
         wide = _by_channel(weight, modules[read.name])
         return wide[read.start : read.start + count * read.width].reshape(count, -1)
 
-    parts = [columns(r, scored.scores[r.name].detach().float()) for r in reads]
+    parts = [columns(r, precise(scored.scores[r.name])) for r in reads]
     masks = [mask for r in reads if (mask := scored.kept(r.name)) is not None]
     kept = torch.stack([columns(r, m).any(1) for r, m in zip(reads, masks, strict=True)]).any(0) if masks else None
 

@@ -41,12 +41,12 @@ def _axis(scored: Scored, name: str) -> int:
 def _group(scored: Scored, names: tuple[str, ...]) -> UnitSet:
     import torch
 
-    from prunebench.units import UnitSet, forced
+    from prunebench.units import UnitSet, forced, precise
 
     axes = {name: _axis(scored, name) for name in names}
     shapes = {name: scored.scores[name].shape for name in names}
     rows = {name: scored.scores[name].transpose(0, axes[name]).flatten(1) for name in names}
-    total = torch.stack([scored.reduce(r.detach().float()) for r in rows.values()]).sum(0)
+    total = torch.stack([scored.reduce(precise(r)) for r in rows.values()]).sum(0)
     kept = None
     for name in names:
         mask = scored.kept(name)

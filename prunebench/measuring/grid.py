@@ -119,6 +119,8 @@ class Bench:
             "baseline": baseline,
             "verdict": r.verdict,
             "blocks": r.blocks,
+            "ratios": r.ratios,
+            "control_ratios": r.control_ratios,
             "latency_seconds": r.seconds,
             "baseline_seconds": r.baseline_seconds,
         }

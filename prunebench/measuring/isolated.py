@@ -6,8 +6,6 @@ case is measured is the same as without: the child runs the same bench.
 
 from __future__ import annotations
 
-import base64
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -15,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import backends, machine, pipeline, registry
 from prunebench.cell import Case, Cell
-from prunebench.errors import BackendUnavailable
+from prunebench.errors import BackendUnavailable, PrunebenchError
 from prunebench.measuring.benches import bench_of, grid_bench
 from prunebench.measuring.grid import Bench, Measured
 from prunebench.measuring.nursery import Nursery, can_fork
+from prunebench.measuring.plain_cases import case_of, plain
 from prunebench.measuring.resident import killed_first
 from prunebench.measuring.serving import tell
 from prunebench.measuring.workers import Worker, WorkerFailed
@@ -59,6 +58,10 @@ class Isolated:
         self._making = None
         try:
             return self._measured(case)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, PrunebenchError):
+                raise
+            return self._without(case, "failed", f"its process answered what can't be ({type(error).__name__})")
         except WorkerFailed as error:
             if self._making is not None:
                 self._lost[self._making] = (error.status, str(error))
@@ -93,7 +96,7 @@ class Isolated:
                     question=self.question,
                     seconds=self.bench.timing_seconds,
                     lab=_plain(self.bench) if self.question == "grid" else None,
-                    case=base64.b64encode(pickle.dumps(case)).decode(),
+                    case=plain(case),
                 )
             except BackendUnavailable as error:
                 raise WorkerFailed(case.id, str(error)) from error
@@ -138,11 +141,11 @@ def _plain(bench: Bench) -> dict[str, Any]:
 
 @contextmanager
 def built(
-    question: str, seconds: float, lab: dict[str, Any] | None, case: str
+    question: str, seconds: float, lab: dict[str, Any] | None, case: dict[str, Any]
 ) -> Iterator[tuple[Callable[[], Any], dict[str, Any]]]:
     """In the child: the call that is timed further, and what was measured."""
     killed_first()
-    one = pickle.loads(base64.b64decode(case))  # from the parent's own memory, over a pipe that no one else has
+    one = case_of(question, case)
     off = backends.unavailable(one.backend)
     if off is not None:
         yield _nothing, {"off": off}

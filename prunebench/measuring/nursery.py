@@ -19,6 +19,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 _CODE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from prunebench.measuring.nursery import tend; tend()"
@@ -129,10 +130,13 @@ def _received(channel: socket.socket) -> dict[str, Any]:
 
 def tend() -> None:
     """What a nursery runs: import, then a child per request until the parent's end of the socket is closed."""
-    from prunebench.measuring.serving import die_with
+    from prunebench.measuring.serving import adopt, die_with
 
     parent, *modules = sys.argv[2:]
-    die_with(int(parent))
+    # With the parent goes all that ever came from here.
+    signal.signal(signal.SIGTERM, _end)
+    adopt()
+    die_with(int(parent), signal.SIGTERM)
     for name in modules:
         importlib.import_module(name)
     # Threads that a library started at its import are no reason: it was asked to compute nothing yet.
@@ -154,8 +158,36 @@ def tend() -> None:
         channel.send(json.dumps({"pid": child}).encode())
         ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         assert ended is not None
+        end_children(but=child)  # what it started in other sessions lives on, and is this process's by now
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         channel.send(json.dumps({"code": code}).encode())
+
+
+def end_children(but: int = 0) -> None:
+    """Kill and reap this process's children until there are none, those that they leave behind included."""
+    while True:
+        found = [child for child in _children() if child != but]
+        if not found:
+            return
+        for child in found:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        for child in found:
+            with suppress(ChildProcessError):
+                os.waitpid(child, 0)
+
+
+def _end(*_: object) -> None:
+    end_children()
+    os._exit(1)
+
+
+def _children() -> list[int]:
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
 
 
 def _lead(process: int) -> None:
@@ -165,11 +197,13 @@ def _lead(process: int) -> None:
 
 def _become_worker(words: Sequence[str], files: Sequence[int], channel: socket.socket) -> None:
     """In the child: never returns."""
-    from prunebench.measuring.serving import serve
+    from prunebench.measuring.serving import adopt, serve
 
     code = 1
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _lead(0)
+        adopt()  # what it leaves behind stays under its limit of memory
         channel.close()
         for number, file in enumerate(files):
             os.dup2(file, number)

@@ -22,6 +22,7 @@ from prunebench.errors import PrunebenchError
 from prunebench.formats.sizes import floor_bytes
 from prunebench.formats.values import WEIGHTS
 from prunebench.reference import CheckFailed, Reference
+from prunebench.state_dicts import load_state
 from prunebench.timing import compare
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _loads(
     files: Mapping[tuple[str, str | None], Path], model: nn.Module
 ) -> dict[tuple[str, str | None], Callable[[], Any]]:
     def of(read: Callable[[Path], Any], path: Path) -> Any:
-        return model.load_state_dict(read(path))
+        return load_state(model, read(path))
 
     readers: dict[str, Callable[[Path], Any]] = {
         "torch.save": partial(torch.load, weights_only=True),

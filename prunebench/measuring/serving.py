@@ -15,8 +15,11 @@ from typing import IO, Any
 
 from prunebench.errors import BackendUnavailable, PrunebenchError, reason
 from prunebench.timing import seconds_per_call
+from prunebench.untrusted import short_line
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_NO_MEMORY = ("can't allocate memory", "out of memory")
 _answers: IO[str] | None = None
 
 
@@ -59,8 +62,8 @@ def serve() -> None:
         off = isinstance(error, BackendUnavailable)
         # An error raised on purpose says all by its words.
         kind = "" if isinstance(error, PrunebenchError) and not off else type(error).__name__
-        words = reason(error).removeprefix(type(error).__name__).removeprefix(": ")
-        _say(raised=kind, message=words[:500], status="oom" if _of_memory(error) else "failed")
+        words = short_line(reason(error).removeprefix(type(error).__name__).removeprefix(": "), 500)
+        _say(raised=kind, message=words, status="oom" if _of_memory(error) else "failed")
 
 
 def _import(name: str) -> None:
@@ -83,15 +86,22 @@ def _import(name: str) -> None:
 def _of_memory(error: BaseException | None) -> bool:
     """Whether memory ran out: so says the error or what caused it; torch has no type of its own for it on a CPU."""
     while error is not None:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error):
+        if isinstance(error, MemoryError) or any(words in reason(error) for words in _NO_MEMORY):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def die_with(parent: int) -> None:
+def adopt() -> None:
+    """On Linux: become the parent of those descendants whose own parents end, however they left their group."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with(parent: int, by: int = signal.SIGKILL) -> None:
+    """End this process, or on Linux send it the signal, when its parent ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(by), 0, 0, 0)
     if os.getppid() != parent:  # it died before it was watched
         os._exit(1)
 

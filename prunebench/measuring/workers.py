@@ -21,6 +21,7 @@ from typing import IO, Any, NoReturn
 from prunebench.errors import BackendUnavailable, PrunebenchError
 from prunebench.measuring.nursery import Forked, Nursery
 from prunebench.measuring.resident import held_bytes, kernel_kills
+from prunebench.untrusted import short_line
 
 ANSWER_SECONDS = 600.0  # longer than any network takes to tune on a busy machine: a request beyond it hangs
 WATCH_SECONDS = 0.05  # between two looks at a worker's memory; a look takes a tenth of a millisecond
@@ -130,7 +131,7 @@ class Worker:
             while b"\n" not in self._left:
                 self._read(until)
             line, _, self._left = self._left.partition(b"\n")
-            answer: dict[str, Any] = json.loads(line)
+            answer = self._parsed(line)
             if "told" not in answer:
                 break
             if self.heard is not None:
@@ -141,6 +142,17 @@ class Worker:
                 raise BackendUnavailable(answer["message"])
             words = ": ".join(filter(None, (answer["raised"], answer["message"])))
             raise WorkerFailed(self.name, words, answer["status"])
+        return answer
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            answer = None
+        kinds = {"facts": dict, "told": dict, "seconds": float, "ready": bool, "raised": str}
+        if not isinstance(answer, dict) or not any(isinstance(answer.get(n), kind) for n, kind in kinds.items()):
+            self._kill()
+            raise WorkerFailed(self.name, "its process wrote what is no answer into the pipe of its answers")
         return answer
 
     def _read(self, until: float) -> None:
@@ -179,7 +191,7 @@ class Worker:
         self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, self._stderr.tell() - 4096))
         last = [line.strip() for line in self._stderr.read().decode(errors="replace").splitlines() if line.strip()]
-        raise WorkerFailed(self.name, f"its process {how}" + (f": {last[-1][:200]}" if last else ""), status)
+        raise WorkerFailed(self.name, f"its process {how}" + (f": {short_line(last[-1], 200)}" if last else ""), status)
 
     def _has_ended(self) -> bool:
         """Whether it ended. It isn't reaped, where that can be: until then its number is also that of its group."""

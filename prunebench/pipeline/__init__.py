@@ -6,6 +6,7 @@ purpose when training semantics change.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from prunebench import controls, datasets
 from prunebench.cell import Cell, derive_seed, digest
 from prunebench.registry import fingerprint
+from prunebench.state_dicts import load_state
+from prunebench.untrusted import plain_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -146,13 +149,31 @@ def artifact(cell: Cell, lab: Lab) -> Artifact:
         with making(cell, key, lab):
             found = lab.store.get(key)  # whoever made it while this process waited
             if found is None:
-                made = _make(cell, lab)
+                made = gone_on(key, lab, lambda: _make(cell, lab))
                 lab.trained += 1
                 if lab.said:
                     lab.said(cell, made)
                 return made
     lab.reused += 1
     return found
+
+
+def gone_on(key: str, lab: Lab, make: Callable[[], Artifact]) -> Artifact:
+    """What `make` makes of this key; where the state kept of its training can't be gone on with, from the beginning.
+
+    Such a state is set aside, counted with the store's damaged entries, and warned of.
+    """
+    from prunebench.pipeline.unfinished import path_of
+    from prunebench.training.state import UnfitState
+
+    try:
+        return make()
+    except UnfitState as error:
+        path = path_of(lab.store.root / "unfinished", key)
+        said = plain_line(error)
+        lab.store.put_aside(key, said, path)
+        warnings.warn(f"the unfinished training {path} is set aside and begun anew: {said}", stacklevel=2)
+        return make()
 
 
 @contextmanager
@@ -206,7 +227,7 @@ def epochs_of(cell: Cell) -> int:
 def model_of(cell: Cell, made: Artifact, lab: Lab) -> nn.Module:
     """The cell's model in eval mode with the artifact's weights."""
     model = fresh(cell, lab)
-    model.load_state_dict(made.state)  # type: ignore[arg-type]
+    load_state(model, made.state or {})
     return model.eval()
 
 

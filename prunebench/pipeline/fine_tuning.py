@@ -29,6 +29,7 @@ def pruned(cell: Cell, lab: Lab) -> Artifact:
     Every schedule has the same total of fine-tuning epochs; one_shot spends them all after its only pruning.
     """
     from prunebench.training.loop import Diverged, finite
+    from prunebench.training.state import UnfitState
 
     parent = pipeline.artifact(cell.control, lab)
     if parent.state is None:
@@ -40,6 +41,8 @@ def pruned(cell: Cell, lab: Lab) -> Artifact:
         making.pruner = pruner = stages.pruner_of(cell, making, rounds, start=not making.resumed)
         making.kept_values["done"] = 0
         making.restore()
+        if making.kept_values["done"] > rounds:
+            raise UnfitState(f"it tells of {making.kept_values['done']} prunings, and this training has {rounds}")
 
         def before_step(step: int, steps: int) -> None:
             while (done := making.kept_values["done"]) < rounds and (

@@ -15,6 +15,7 @@ from prunebench import pipeline, schedules
 from prunebench.cell import Cell, derive_seed, digest
 from prunebench.masks import apply
 from prunebench.pipeline import stages
+from prunebench.state_dicts import load_state
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +43,7 @@ def rewound(cell: Cell, lab: Lab) -> Artifact:
                 with stages.mask_seed(cell, lab, str(k)):
                     pruner.prune_to((k + 1) / rounds)
                 if early is not None:
-                    making.model.load_state_dict(early)
+                    load_state(making.model, early)
                     apply(making.model, pruner.masks)
                     pruner.watching.renew()
             meta = making.fitted(
@@ -78,7 +79,7 @@ def early_state(cell: Cell, lab: Lab) -> dict[str, Tensor] | None:
     found = lab.store.get(digest(spec))
     if found is None:
         with pipeline.making(cell.control, digest(spec), lab):
-            found = lab.store.get(digest(spec)) or _early(cell, lab, spec)
+            found = lab.store.get(digest(spec)) or pipeline.gone_on(digest(spec), lab, lambda: _early(cell, lab, spec))
     return None if found.state is None else dict(found.state)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import controls, pipeline
 from prunebench.cell import Cell, derive_seed, digest
+from prunebench.state_dicts import load_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,23 +56,27 @@ class Making:
         return self.unfinished.values is not None
 
     def restore(self) -> None:
-        """Put weights, masks, sums, values and generator back as the killed run kept them."""
+        """Put weights, masks, sums, values and generator back as the killed run kept them.
+
+        Raises UnfitState where no run of this training can have kept that.
+        """
+        from prunebench.pipeline import surroundings
+        from prunebench.training.state import check_weights
+
         u = self.unfinished
         if u.values is None:
             return
-        device = self.lab.device
         # `fit` loads them too, but what watched the training remembers the weights at which it goes on.
-        self.model.load_state_dict(u.more("fit.model."))
-        if self.pruner is not None and (masks := u.more("mask.")):
-            self.pruner.replace({n: m.to(device) for n, m in masks.items()}, u.values["share"])
-            self.pruner.prunings = u.values["prunings"]
-        if self.pruner is not None and (watched := u.more("watched.")):
-            self.pruner.watching.restore(watched)
+        weights = u.more("fit.model.")
+        check_weights(self.model, weights)
+        load_state(self.model, weights)
+        if self.pruner is not None:
+            surroundings.restore_pruner(self.pruner, u, self.lab.device)
         if self.generator is not None:
-            self.generator.set_state(u.tensors["generator"])  # type: ignore[index]
-        self.kept_values.update(u.values["around"])
-        self.collapses |= set(u.values["collapses"])
-        self.not_pruned |= set(u.values.get("not_pruned", ()))
+            surroundings.restore_generator(self.generator, u)
+        self.kept_values.update(surroundings.counts(u, self.kept_values))
+        self.collapses |= surroundings.words(u, "collapses")
+        self.not_pruned |= surroundings.words(u, "not_pruned")
 
     def fitted(self, round_: int = 0, **options: Any) -> dict[str, Any]:
         """Run `fit` with the options given, in a round; returns metadata. A diverged training is a status.
@@ -186,9 +191,12 @@ class Making:
 def making_of(cell: Cell, lab: Lab, model: nn.Module, spec: dict[str, Any] | None = None, rounds: int = 1) -> Making:
     """The making of a cell's artifact, or of the one that another spec describes, on the lab's device."""
     from prunebench.pipeline.unfinished import Unfinished
+    from prunebench.training.state import UnfitState
 
     spec = spec or pipeline.spec_of(cell, lab.content(cell))
     unfinished = Unfinished(lab.store.root / "unfinished", digest(spec), lab.keep_seconds)
+    if unfinished.stage >= rounds:
+        raise UnfitState(f"its stage is {unfinished.stage}, and this training has {rounds}")
     model.to(lab.device)
     return Making(cell, lab, spec, model, lab.training_data(cell.dataset), unfinished, rounds)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from prunebench.atomic import make_folder, write_text
 from prunebench.errors import UsageError
+from prunebench.untrusted import read_text
 
 COLUMNS = (
     "round",  # of training anew between prunings, from 0
@@ -72,13 +73,23 @@ class TrainingLog:
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
+    # Another file of that name, or a damaged one, is replaced, not mixed with.
+    try:
+        reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+        head, *rows = reader
+        if tuple(head) != COLUMNS:
+            return []
+        return [_row(values) for values in rows]
+    except (OSError, ValueError, csv.Error):
         return []
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        rows = list(reader)
-    # Another file of that name is replaced, not mixed with.
-    return rows if tuple(reader.fieldnames or ()) == COLUMNS else []
+
+
+def _row(values: list[str]) -> dict[str, str]:
+    """A row's values by column; ValueError where they aren't numbers."""
+    row = dict(zip(COLUMNS, values, strict=True))
+    for name, text in row.items():
+        (int if name in ("round", "epoch") else float)(text)
+    return row
 
 
 def _text(value: Any) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.atomic import make_folder, write_bytes
-from prunebench.errors import UsageError
+from prunebench.errors import UsageError, reason
 from prunebench.untrusted import parse_json, read_bytes
 
 if TYPE_CHECKING:
@@ -34,20 +35,22 @@ class Unfinished:
     """The kept state of the training that makes `key`; `tensors` and `values` are None where there is none.
 
     folder: where such files lie; seconds: between two writes. What surrounds the loop (masks, rounds) is given to
-    `keeper` as a function and comes back in `tensors` and `values` beside the loop's own state.
+    `keeper` as a function and comes back in `tensors` and `values` beside the loop's own state. Raises UnfitState
+    where the file is damaged, or can't be read.
     """
 
     def __init__(self, folder: Path, key: str, seconds: float) -> None:
-        self.path, self.seconds = folder / f"{key}.safetensors", seconds
+        self.path, self.seconds = path_of(folder, key), seconds
         self.tensors, self.values = _read(self.path)
         self._start = time.monotonic()
         if self.values is None:
-            self.remove()  # damaged, or left by a write that was killed
+            self.remove()  # what a write that was killed left
 
     @property
     def stage(self) -> int:
         """The stage that was under way: 0 at the start."""
-        return 0 if self.values is None else int(self.values["stage"])
+        stage: int = 0 if self.values is None else self.values["stage"]
+        return stage
 
     @property
     def elapsed(self) -> float:
@@ -101,27 +104,39 @@ class StageKeeper:
         self._written = time.monotonic()
 
 
+def path_of(folder: Path, key: str) -> Path:
+    """The file of the training that makes `key`."""
+    return folder / f"{key}.safetensors"
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor] | None, dict[str, Any] | None]:
     import safetensors
     import safetensors.torch
+
+    from prunebench.training.state import UnfitState
 
     try:
         content = read_bytes(path, _MOST)
         values = parse_json(parse_json(content[8 : _header(content)])["__metadata__"]["values"])
         if values["digest"] != _digest(content):
-            return None, None
+            raise ValueError("its digest differs")
         if values["schema"] > SCHEMA:
             raise NewerState(
                 f"the unfinished training {path} was kept by a newer prunebench; finish it with that one, or remove it"
             )
         if values["schema"] != SCHEMA:
-            return None, None
-        int(values["stage"]), float(values["seconds"])
+            raise ValueError(f"its schema is {values['schema']!r}")
+        if type(values["stage"]) is not int or values["stage"] < 0:
+            raise ValueError(f"its stage is {values['stage']!r}")
+        if type(values["seconds"]) is not float or not 0 <= values["seconds"] < math.inf:
+            raise ValueError(f"its seconds are {values['seconds']!r}")
         return safetensors.torch.load(content), values
     except NewerState:
         raise
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+    except (FileNotFoundError, NotADirectoryError):
         return None, None
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise UnfitState(reason(error)) from error
 
 
 def _header(content: bytes) -> int:

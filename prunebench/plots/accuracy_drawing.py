@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_MEANS = "Means over seeds (n = {n}) with 95 % t intervals, every seed a faint dot; dashed line and band: the unpruned "
+_SINGLE = "One seed, so without intervals; dashed line: the unpruned "
 _FOOTER = (
-    "Means over seeds with 95 % t intervals, every seed a faint dot; dashed line and band: the unpruned network. The "
+    "network. The "
     "horizontal axis is the share of weights that is left, as counted. Methods are moved apart sideways a little. "
     "Test split, read once."
 )
@@ -78,7 +80,8 @@ def _panel(ax: Axes, own: pd.DataFrame, control: pd.DataFrame, names: list[str],
                 color=look.colour, alpha=0.45, markersize=6, markeredgewidth=0, zorder=2,
                 gid=f"seeds {name}")  # fmt: skip
         lost = mine[mine["what"].isin(["failed", "missing"])]
-        _line(ax, means, sorted(set(lost.loc[lost["n"] == 0, "sparsity"])), look, name, aside)
+        gone = lost[(lost["what"] == "failed") & (lost["n"] == 0)]
+        _line(ax, means, sorted(set(gone["sparsity"])), look, name, aside)
         for row in lost.itertuples():
             count = f"{row.cases - row.n:.0f} of {row.cases:.0f}" if row.n else ""
             marks.append((row.kept / aside, str(row.what), look.colour, count))
@@ -86,7 +89,10 @@ def _panel(ax: Axes, own: pd.DataFrame, control: pd.DataFrame, names: list[str],
 
 
 def _line(ax: Axes, means: pd.DataFrame, gaps: list[float], look: style.Look, name: str, aside: float) -> None:
-    """Means with their intervals; the line breaks where a sparsity between has none."""
+    """Means with their intervals; the line breaks where every seed of a sparsity between failed.
+
+    It does not where a sparsity was not measured: other methods' choice of sparsities says nothing of this one.
+    """
     points: list[tuple[float, float]] = []
     before = 0.0
     for row in means.itertuples():
@@ -111,10 +117,7 @@ def _entries(view: str, names: list[str], looks: dict[str, style.Look], numbers:
 
 
 def _footer(numbers: pd.DataFrame) -> str:
-    counts = numbers.loc[numbers["what"] == "mean", "n"]
-    n = (
-        ""
-        if counts.empty
-        else f" n = {counts.min():.0f}" + ("" if counts.min() == counts.max() else f"–{counts.max():.0f}")
-    )
-    return _FOOTER.replace("over seeds", f"over seeds ({n.strip()})" if n else "over seeds")
+    counts = numbers.loc[numbers["what"].isin(["mean", "control"]), "n"]
+    if counts.max() == 1:
+        return _SINGLE + _FOOTER
+    return _MEANS.format(n=style.span(counts)) + _FOOTER

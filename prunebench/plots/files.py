@@ -2,6 +2,7 @@
 
 A PNG's or SVG's bytes depend on the versions of matplotlib and FreeType, its numbers don't. So each image carries a
 hash of its numbers, and one that carries the right hash is left as it is: the same runs give the same files anywhere.
+Beside the hash stands the revision of how plots are drawn, so that a better drawing replaces those that lie there.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from prunebench.plots.plot import Plot
 from prunebench.runs import Run
 from prunebench.tables.grid import frame
 from prunebench.tables.rendering import markdown
+from prunebench.untrusted import is_plain, plain_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +31,7 @@ _KINDS = (
 )  # fmt: skip
 _SUFFIXES = (".csv", ".svg", ".png")
 Watch = Callable[[Sequence[Any], str], Iterable[Any]]
+REVISION = 2  # of how plots are drawn; to be raised with every change that shows
 _COLOURS = 128  # of a PNG's palette: a third of the size, and no colour moves by more than an eye could see
 
 
@@ -86,7 +89,7 @@ def write_plots(runs: Sequence[Run], folder: Path, watch: Watch = unwatched) -> 
 
 
 def _mark(plot: Plot) -> str:
-    return f"numbers sha256:{plot.digest}"
+    return f"numbers sha256:{plot.digest}, drawing {REVISION}."
 
 
 def _up_to_date(path: Path, plot: Plot) -> bool:
@@ -99,12 +102,24 @@ def _up_to_date(path: Path, plot: Plot) -> bool:
 def vector(plot: Plot) -> bytes:
     """The plot as SVG."""
     with style.look(plot.name):
-        return _svg(plot, plot.draw(plot.numbers, plot.title))
+        return _svg(plot, _drawn(plot))
+
+
+def _drawn(plot: Plot) -> Figure:
+    """The plot's figure, every word in it plain: a control character would make the SVG one that nothing can read."""
+    from matplotlib.text import Text
+
+    figure = plot.draw(plot.numbers, plot.title)
+    for text in figure.findobj(Text):
+        lines = text.get_text().split("\n")
+        if not all(map(is_plain, lines)):
+            text.set_text("\n".join(map(plain_line, lines)))
+    return figure
 
 
 def _svg(plot: Plot, figure: Figure) -> bytes:
     content = io.BytesIO()
-    about = {"Date": None, "Creator": None, "Title": plot.title, "Description": _mark(plot)}
+    about = {"Date": None, "Creator": None, "Title": plain_line(plot.title), "Description": _mark(plot)}
     figure.savefig(content, format="svg", metadata=about)
     # A thousandth of a point is enough for an eye, and takes a fifth off the file.
     return re.sub(rb"(\.\d{3})\d+", rb"\1", content.getvalue())
@@ -116,7 +131,7 @@ def images(plot: Plot) -> dict[str, bytes]:
 
     pixels, small = io.BytesIO(), io.BytesIO()
     with style.look(plot.name):
-        figure = plot.draw(plot.numbers, plot.title)
+        figure = _drawn(plot)
         vectors = _svg(plot, figure)
         figure.savefig(pixels, format="png")
     info = PngImagePlugin.PngInfo()

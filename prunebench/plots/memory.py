@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _FOOTER = (
-    "A point: one method at one sparsity, mean over seeds; upright bars: 95 % t interval. Disk: the checkpoint as "
-    "bitmask and float32 values. Memory: the weights that a backend keeps, activations not counted. Front: by point "
-    "estimates, bytes within 1 % and accuracies within 0.05 points taken as equal; with many methods its best is "
-    "partly luck."
+    "A point: one method at one sparsity, mean over seeds (n = {n}); upright bars: 95 % t interval. Disk: the "
+    "checkpoint as bitmask and float32 values. Memory: the weights that a backend keeps, activations not "
+    "counted. Front: by point estimates, bytes within 1 % and accuracies within 0.05 points taken as equal; with many "
+    "methods its best is partly luck."
 )
 DISK, MEMORY = "file on disk, by criterion", "weights in memory, by backend"
 
@@ -70,7 +70,8 @@ def draw(numbers: pd.DataFrame, title: str) -> Figure:
         entries += fronts.entries({f"{panel.split()[-1]}: {name}": one for name, one in looks.items()})
         every[panel] = {**looks, "unpruned": style.Look(style.GREY, fronts.UNPRUNED, style.DASHES[0])}
     entries += fronts.common(numbers, doubtful=False)
-    made = fronts.make(numbers, title, _FOOTER, entries, "bytes (log scale)")
+    footer = _FOOTER.format(n=style.span(numbers.loc[numbers["n"] > 0, "n"]))
+    made = fronts.make(numbers, title, footer, entries, "bytes (log scale)")
     fronts.scale(made.panels, axes.BytesForm())
     for ax, own in made.panels:
         fronts.scatter(ax, own, every[own["panel"].iloc[0]], smaller_is_better=True)

@@ -24,6 +24,7 @@ _FOOTER = (
     "lies left of it is slower. A stroke: the sparse engine's 95 % interval, from interleaved blocks. Weights are "
     "random, pruned layer by layer. Hollow: unstable or inconclusive. "
 )
+_DROPPED = "Pale: clearly slower, so timed in the first blocks only. "
 _X = "speed relative to the fastest dense way (log scale)"
 
 
@@ -42,7 +43,8 @@ def plots(runs: Sequence[Run]) -> Iterator[Plot]:
 
 def _rows(f: dict[str, Any]) -> Iterator[dict[str, Any]]:
     label = {"network": f"{f['cell']['model']}, batch {f['batch_size']}"}
-    nothing = {"milliseconds": math.nan, "ratio": math.nan, "low": math.nan, "high": math.nan, "verdict": None}
+    nothing = {"milliseconds": math.nan, "ratio": math.nan, "low": math.nan, "high": math.nan, "verdict": None,
+               "dropped": False}  # fmt: skip
     if f["status"] != "ok":
         yield {**label, "way": f["backend"], **nothing, "status": f["status"]}
         return
@@ -50,7 +52,8 @@ def _rows(f: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for way, arm in f["arms"].items():
         row = {**label, "way": way, **nothing, "status": arm["status"]}
         if arm["status"] == "ok":
-            row |= {"milliseconds": 1000 * arm["seconds"], "ratio": base / arm["seconds"]}
+            row |= {"milliseconds": 1000 * arm["seconds"], "ratio": base / arm["seconds"],
+                    "dropped": arm["blocks"] < f["blocks"]}  # fmt: skip
         if way == f["backend"]:
             # The paired estimate, not the ratio of two medians: the interval is its own.
             row |= {"ratio": f["speedup"], "low": f["speedup_low"], "high": f["speedup_high"], "verdict": f["verdict"]}
@@ -63,6 +66,7 @@ def draw(numbers: pd.DataFrame, title: str) -> Figure:
     networks = list(dict.fromkeys(numbers["network"]))
     lost = numbers[numbers["status"] != "ok"]
     note = "" if lost.empty else f"{len(lost)} ways did not run and stand in the CSV. "
+    note = (_DROPPED if numbers["dropped"].any() else "") + note
     footer = _FOOTER + note + style.timed_on(first["machine"], first["threads"], first["on"])
     names = style.in_order("backend", list(numbers["way"]))
     looks = style.looks("backend", names)
@@ -87,8 +91,11 @@ def _marks(ax: Axes, own: pd.DataFrame, place: dict[str, int], look: style.Look,
     y = own["network"].map(place)
     axes.bars(ax, [own["low"], own["high"]], [y, y], color=look.colour, linewidth=1.6, gid=f"intervals {name}")
     doubt = own["verdict"].map(lambda v: style.hollow(str(v))).astype(bool)
-    for chosen, face in ((own[~doubt], look.colour), (own[doubt], "white")):
+    dropped = own["dropped"].astype(bool)
+    kinds = (("sure", ~doubt & ~dropped), ("dropped", ~doubt & dropped), ("doubtful", doubt))
+    for kind, rows in kinds:
+        chosen, face = own[rows], "white" if kind == "doubtful" else look.colour
         if len(chosen):
             ax.plot(chosen["ratio"], chosen["network"].map(place), linestyle="none", marker=look.marker,
-                    color=look.colour, markerfacecolor=face, markersize=7, alpha=0.9, zorder=4,
-                    gid=f"{name} {'sure' if face != 'white' else 'doubtful'}")  # fmt: skip
+                    color=look.colour, markerfacecolor=face, markersize=7, alpha=0.35 if kind == "dropped" else 0.9,
+                    zorder=3.5 if kind == "dropped" else 4, gid=f"{name} {kind}")  # fmt: skip

@@ -58,7 +58,7 @@ def draw(numbers: pd.DataFrame, title: str) -> Figure:
     """Panels side by side, each with the key of its front below."""
     counts = numbers.loc[numbers["n"] > 0, "n"]
     first = numbers.iloc[0]
-    footer = _FOOTER.format(n=_range(counts)) + style.timed_on(first["machine"], first["threads"], first["on"])
+    footer = _FOOTER.format(n=style.span(counts)) + style.timed_on(first["machine"], first["threads"], first["on"])
     looks = style.looks("backend", style.in_order("backend", list(numbers["series"])))
     doubtful = any(style.hollow(str(v)) for v in numbers["verdict"])
     entries = [*fronts.entries(looks), *fronts.common(numbers, doubtful)]
@@ -68,9 +68,3 @@ def draw(numbers: pd.DataFrame, title: str) -> Figure:
         fronts.scatter(ax, own, looks)
         ax.axvline(1.0, color=style.BLACK, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
     return made.figure
-
-
-def _range(counts: pd.Series) -> str:
-    if counts.empty:
-        return "0"
-    return f"{counts.min():.0f}" + ("" if counts.min() == counts.max() else f"–{counts.max():.0f}")

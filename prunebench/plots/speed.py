@@ -110,6 +110,8 @@ def draw(numbers: pd.DataFrame, title: str) -> Figure:
     lost = numbers[numbers["what"] == "failed"]
     kinds = ", ".join(sorted(set(lost["status"])))
     note = "" if lost.empty else f"A cross at the bottom: {len(lost)} points without a value ({kinds}). "
+    several = any(own["schedule"].nunique() > 1 for _, own in numbers.groupby(["panel", "backend", "criterion"]))
+    note = ("Every schedule has a line of its own. " if several else "") + note
     footer = _FOOTER + note + style.timed_on(first["machine"], first["threads"], first["on"])
     names = style.in_order("backend", list(numbers["backend"]))
     looks, dashes = style.looks("backend", names), _dashes(numbers)

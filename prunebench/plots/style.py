@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -186,3 +187,10 @@ def threads_text(threads: int) -> str:
 def timed_on(machine: str, threads: int, what: str) -> str:
     """The footer of a plot with timings."""
     return f"Machine {machine} ({what}), {threads_text(threads)}."
+
+
+def span(counts: pd.Series) -> str:
+    """`3`, or `3–5` where the numbers of seeds differ."""
+    if counts.empty:
+        return "0"
+    return f"{counts.min():.0f}" + ("" if counts.min() == counts.max() else f"–{counts.max():.0f}")

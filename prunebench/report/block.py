@@ -14,7 +14,7 @@ IN_PAGE, IN_TUCKED = 1000, 100  # rows that the page holds as elements; the othe
 _CHOSEN = ("dataset", "model", "recipe", "pruned by", "criterion", "scope", "schedule", "sparsity", "batch",
            "batch_size", "backend", "arm", "layer", "status", "verdict", "claim", "machine", "threads", "of",
            "over")  # fmt: skip
-_LABELS = {*_CHOSEN, "accuracy %", "nonzeros", "bytes on disk"}
+_LABELS = {*_CHOSEN, "accuracy %", "nonzeros", "bytes on disk", "over"}
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 NOTES = {
     "main": "A row is a pruned network at a batch size. Accuracy: mean ± sample standard deviation over n seeds, on "
     "the test split. A backend's column: median milliseconds per batch, then the speed-up over the faster of torch's "
-    "dense ways with its 95 % interval over interleaved blocks; it sorts by the speed-up. A word behind an interval "
-    "(inconclusive, unstable, mixed) means: don't rely on it.",
+    "dense ways (over says which it was) with its 95 % interval over interleaved blocks; it sorts by the speed-up. An "
+    "n behind it: this backend ran other seeds than the row's. A word (inconclusive, unstable, mixed) means: don't "
+    "rely on it.",
     "networks": "Whole networks with random weights, pruned layer by layer by magnitude. Milliseconds per batch of "
     "every way to run the unpruned network, of the engine with all weights (csr_unpruned) and pruned (csr), timed in "
     "the same interleaved blocks. The speed-up is over the fastest dense way of that row, which is named. ~: timed in "
@@ -15,7 +16,7 @@ NOTES = {
     "operations with a nonzero weight, dense-equivalent ones all of them; the roof was measured in the same run: l1, "
     "multiply-adds with one operand each from the L1 cache, or dense, torch's matrix product.",
     "breakeven": "The sparsity from which the engine is faster than torch on that layer, between measured sparsities "
-    "by interpolation.",
+    "by interpolation, unstable timings left out.",
     "breakeven-networks": "The sparsity from which a backend runs the network faster than the faster of torch's dense "
     "ways: interpolated in time per batch between measured sparsities, the unpruned network included, unstable timings "
     "left out.",

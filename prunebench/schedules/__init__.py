@@ -6,6 +6,7 @@ A schedule whose path depends on the final sparsity takes it as a parameter call
 from __future__ import annotations
 
 import inspect
+from itertools import pairwise
 
 from prunebench.registry import get
 from prunebench.schedules.agp import agp
@@ -16,7 +17,9 @@ from prunebench.schedules.one_shot import one_shot
 from prunebench.schedules.polynomial import polynomial
 from prunebench.spec import Spec
 
-__all__ = ["agp", "cosine", "geometric", "linear", "one_shot", "polynomial", "share"]
+__all__ = ["agp", "check_path", "cosine", "geometric", "linear", "one_shot", "polynomial", "share"]
+
+_STEPS = 20  # at which a path of others is looked at
 
 
 def share(text: str | Spec, t: float, sparsity: float | None = None) -> float:
@@ -43,3 +46,24 @@ def share(text: str | Spec, t: float, sparsity: float | None = None) -> float:
     if t == 1.0 and value != 1.0:
         raise PluginError(f"schedule {plugin.name!r} ends at {value}, not at 1; the target would be missed")
     return value
+
+
+def check_path(text: str | Spec, sparsity: float | None = None) -> None:
+    """PluginError for a schedule of others that falls somewhere, or says something else when asked again."""
+    from prunebench.errors import PluginError
+
+    plugin, _ = get("schedules", text)
+    if plugin.builtin:
+        return
+    times = [k / _STEPS for k in range(_STEPS + 1)]
+    shares = [share(text, t, sparsity) for t in times]
+    again = [share(text, t, sparsity) for t in reversed(times)][::-1]
+    for t, first, second in zip(times, shares, again, strict=True):
+        if first != second:
+            raise PluginError(f"schedule {plugin.name!r} returned {first}, then {second} at t={t}; let t alone decide")
+    for (start, before), (end, after) in pairwise(zip(times, shares, strict=True)):
+        if after < before - 1e-9:
+            raise PluginError(
+                f"schedule {plugin.name!r} falls from {before} at t={start} to {after} at t={end}; "
+                "what is pruned doesn't come back"
+            )

@@ -66,6 +66,22 @@ def share_out(text: str, sets: Sequence[UnitSet], sparsity: float, own: Mapping[
     return [max(count, s.gone) for count, s in zip(both, sets, strict=True)]
 
 
+def _check_total(plugin: str, sets: Sequence[UnitSet], counts: Sequence[int], sparsity: float) -> None:
+    """PluginError where counts miss the total by more than rounding each layer to whole units explains."""
+    from prunebench.masks import pruned_count
+
+    ladders = [s.ladder.tolist() for s in sets]
+    low = sum(ladder[s.gone] for s, ladder in zip(sets, ladders, strict=True))
+    high = sum(ladder[s.most] for s, ladder in zip(sets, ladders, strict=True))
+    wanted = min(max(pruned_count(sum(s.weights for s in sets), sparsity), low), high)
+    removed = sum(ladder[min(max(c, s.gone), s.most)] for s, c, ladder in zip(sets, counts, ladders, strict=True))
+    if abs(removed - wanted) > sum(int(s.costs.max()) for s in sets):
+        raise PluginError(
+            f"scope {plugin!r} removes {removed} weights where {wanted} were asked for; "
+            "it shares the total among layers, it doesn't choose it"
+        )
+
+
 def _fixed(sets: Sequence[tuple[UnitSet, float]]) -> list[int]:
     from prunebench.sharing import alone
 
@@ -76,15 +92,26 @@ def _asked(text: str, sets: Sequence[UnitSet], sparsity: float) -> list[int]:
     if not sets:
         return []
     plugin, spec = get("scopes", text)
+    before = [] if plugin.builtin else [s.scores.clone() for s in sets]
     try:
-        counts = [int(c) for c in plugin.bind(spec)(sets, sparsity)]
+        given = list(plugin.bind(spec)(sets, sparsity))
+        counts = [int(c) for c in given]
     except (PrunebenchError, Warning):  # a warning raised as an error is the caller's wish, no fault of the plugin
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"scope {plugin.name!r} raised: {reason(error)}") from error
+    for scores, unit_set in zip(before, sets, strict=bool(before)):
+        if not scores.equal(unit_set.scores):
+            raise PluginError(f"scope {plugin.name!r} changed the scores of {unit_set.names[0]}; it only counts")
     if len(counts) != len(sets):
         raise PluginError(f"scope {plugin.name!r} returned {len(counts)} counts for {len(sets)} layers")
-    for count, unit_set in zip(counts, sets, strict=True):
+    for count, value, unit_set in zip(counts, given, sets, strict=True):
+        if count != value:
+            raise PluginError(
+                f"scope {plugin.name!r} returned {value} for {unit_set.names[0]}; give a whole number of units"
+            )
         if not 0 <= count <= unit_set.units:
             raise PluginError(f"scope {plugin.name!r} removes {count} of {unit_set.units} units of {unit_set.names[0]}")
+    if not plugin.builtin:
+        _check_total(plugin.name, sets, counts, sparsity)
     return counts

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from prunebench import formats
 from prunebench.errors import UsageError
 from prunebench.formats.torch_files import unpickled
+from prunebench.state_dicts import load_state
 
 _SHOWN = 3
 _INSIDE = ("state_dict", "model_state_dict", "model")  # where training scripts keep it
@@ -60,7 +61,7 @@ def fill(model: nn.Module, state: Mapping[str, Tensor], path: str, architecture:
     if parts:
         hint = "; for another number of classes give NAME:num_classes=N" if other and not missing + strange else ""
         raise UsageError(f"{path} doesn't fit {architecture}: {'; '.join(parts)}{hint}")
-    model.load_state_dict(dict(state), strict=False)
+    load_state(model, state, strict=False)
 
 
 def _some(names: Sequence[str]) -> str:

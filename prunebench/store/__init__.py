@@ -176,14 +176,18 @@ class Store:
             "free space or name another one with --store DIR"
         )
 
-    def put_aside(self, key: str, reason: str) -> None:
-        """Move a damaged entry out of the way, with the reason; nothing where another process already did."""
-        folder, damaged = self.path(key), self.root / "damaged"
+    def put_aside(self, key: str, reason: str, unfinished: Path | None = None) -> None:
+        """Move a damaged entry out of the way, with the reason; nothing where another process already did.
+
+        unfinished: the file of its training's state, which is then what is moved.
+        """
+        folder, damaged = unfinished or self.path(key), self.root / "damaged"
         target = None
         try:
             damaged.mkdir(parents=True, exist_ok=True)
             target = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=damaged))
-            os.rename(folder, target)  # over the empty folder: its name is nobody else's
+            # Over the empty folder: its name is nobody else's.
+            os.rename(folder, target if unfinished is None else target / unfinished.name)
         except OSError as error:
             if target is not None:
                 target.rmdir()

@@ -21,6 +21,7 @@ from prunebench.cell import Cell, per_mille
 from prunebench.errors import UsageError
 from prunebench.spec import Spec
 from prunebench.store import KEY, Store, entries, names_in, schemas
+from prunebench.untrusted import plain_line
 
 INDEX = "index.tsv"
 INDEX_SCHEMA = 1
@@ -74,7 +75,7 @@ def entries_of(store: Store) -> list[Entry]:
             if told is None:
                 continue
             fields, certain = told
-            rows[key] = [*stamp.split("\t")[:2], *(" ".join(str(value).split()) for value in fields)]
+            rows[key] = [*stamp.split("\t")[:2], *map(plain_line, fields)]
             if settled and certain:
                 kept.append(key)
                 fresh = True

@@ -34,7 +34,7 @@ def publishing(root: Path) -> Iterator[None]:
         _lock(handle, exclusive=False, seconds=None)
         yield
     finally:
-        os.close(handle)
+        _let_go(handle)
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def alone(root: Path, seconds: float = 30.0) -> Iterator[bool]:
             raise Busy(f"the store at {root} has been written to for {seconds:.0f} s on end; try again later")
         yield got is True
     finally:
-        os.close(handle)
+        _let_go(handle)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def only_one(path: Path, wait: bool = True) -> Iterator[None]:
         # Removed before it is let go: whoever waits for this file looks whether it is still the one of that name.
         with suppress(OSError):
             path.unlink()
-        os.close(handle)
+        _let_go(handle)
 
 
 def held(path: Path) -> bool:
@@ -78,7 +78,7 @@ def held(path: Path) -> bool:
     try:
         return _lock(handle, exclusive=False, seconds=0.0) is False
     finally:
-        os.close(handle)
+        _let_go(handle)
 
 
 def _taken(path: Path, wait: bool) -> int:
@@ -92,9 +92,15 @@ def _taken(path: Path, wait: bool) -> int:
                 if os.path.samestat(os.fstat(handle), os.stat(path)):
                     return handle
         except BaseException:
-            os.close(handle)
+            _let_go(handle)
             raise
         os.close(handle)  # the holder before removed it between our opening and locking it
+
+
+def _let_go(handle: int) -> None:
+    # The lock goes even where closing reports an error, as NFS may; nothing was written that could be lost.
+    with suppress(OSError):
+        os.close(handle)
 
 
 def _lock(handle: int, exclusive: bool, seconds: float | None) -> bool | None:

@@ -63,5 +63,7 @@ def _rows(own: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _text(points: Sequence[Row], backend: str) -> str:
-    own = [(row["sparsity"], row["speedup"]) for row in points if row["backend"] == backend]
-    return breakeven(own, in_time=True)
+    own = [row for row in points if row["backend"] == backend]
+    if all(row["criterion"] == NONE for row in own):  # of the unpruned network alone: of the method it says nothing
+        return "–"
+    return breakeven([(row["sparsity"], row["speedup"]) for row in own], in_time=True)

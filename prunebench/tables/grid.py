@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from prunebench.cell import NONE
 from prunebench.controls import copied
 from prunebench.errors import UsageError
-from prunebench.facts import FIELDS, TEXTS
+from prunebench.facts import FIELDS, SAMPLES, TEXTS
 from prunebench.runs import Run
 from prunebench.tables.groups import Groups
 from prunebench.tables.rendering import FORMATS, render
@@ -81,7 +81,7 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     names = dict.fromkeys([*FIELDS, *(k for keys in dict.fromkeys(map(tuple, facts)) for k in keys)])
     recipes: dict[Any, str] = {}
     return {
-        **{name: [one.get(name) for one in facts] for name in names if name not in ("cell", "schema")},
+        **{name: [one.get(name) for one in facts] for name in names if name not in ("cell", "schema", *SAMPLES)},
         **{name: [cell[name] for cell in cells] for name in (*_CELL, "seed") if name != "recipe"},
         "recipe": [cell["recipe"]["name"] for cell in cells],
         "identity": [_identity(cell, recipes) for cell in cells],
@@ -105,11 +105,13 @@ def detail(table: pd.DataFrame) -> pd.DataFrame:
     """One row per cell, backend and batch size over its seeds: n, means, sample deviations, the shared verdict.
 
     Speed-ups and their interval ends are geometric means over seeds; a verdict stands where all seeds agree.
+    `accuracy_apart`: the mean over seeds of the accuracy minus that of the same seed through its first backend.
     """
     groups = Groups(table, [*_GROUP, "backend"])
     ok = (table["status"] == "ok").to_numpy()
     facts: dict[str, Any] = {
         "n": groups.sizes(ok), "accuracy_std": groups.deviations(table["accuracy"], ok),
+        "accuracy_apart": groups.means(_apart(table, ok), ok),
         "status": groups.shared(table["status"]),
         **{name: groups.shared(table[name], ok) for name in ("verdict", "baseline", "collapse", "not_pruned")},
         "cases": groups.sizes(),
@@ -120,6 +122,15 @@ def detail(table: pd.DataFrame) -> pd.DataFrame:
         else:
             facts[name] = groups.means(table[name], ok)
     return _sorted(groups.keys.assign(**facts))
+
+
+def _apart(table: pd.DataFrame, ok: np.ndarray) -> pd.Series:
+    """Each accuracy minus that of the same checkpoint through its first backend: other seeds are no other backend."""
+    place = {name: n for n, name in enumerate(_backends_in_order(table["backend"]))}
+    order = np.argsort(table["backend"].map(place).to_numpy(), kind="stable")
+    accuracy = table["accuracy"].astype(float).where(ok).iloc[order]
+    keys = [table[key].iloc[order] for key in ("machine", "threads", "identity", "batch_size")]
+    return (accuracy - accuracy.groupby(keys, sort=False).transform("first")).reindex(table.index)
 
 
 def _sorted(table: pd.DataFrame) -> pd.DataFrame:
@@ -149,10 +160,16 @@ def main_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFram
     for group in _together(mine, [*_CELL, "batch_size"]):
         by_backend = {str(row["backend"]): row for row in group}
         present = [by_backend[b] for b in backends if b in by_backend]
-        first = next((row for row in present if row["n"] > 0), present[0])
-        facts = {"accuracy %": _accuracy(first, present), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first)}
-        rows.append({**labels_of(first), **facts, **{b: _speed(by_backend.get(b)) for b in backends}})
+        first = _standing(present)
+        facts = {"accuracy %": _accuracy(first, present), "nonzeros": _nonzeros(first), "bytes on disk": _disk(first),
+                 "over": _over(present)}  # fmt: skip
+        rows.append({**labels_of(first), **facts, **{b: _speed(by_backend.get(b), first["n"]) for b in backends}})
     return pd.DataFrame(rows)
+
+
+def _standing(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Which of a cell's backends, in the order of their columns, speaks for it: the first of those with most seeds."""
+    return max(rows, key=lambda row: row["n"])
 
 
 def _together(table: pd.DataFrame, keys: Sequence[str]) -> list[list[dict[str, Any]]]:
@@ -169,7 +186,9 @@ def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFra
     backends = backends_of(mine)
     resident = mine.groupby([*_CELL, "backend"], sort=False)["resident_bytes"].mean().to_dict()
     rows = []
-    for first, *_ in _together(mine, _CELL):
+    place = {name: n for n, name in enumerate(backends)}
+    for group in _together(mine, _CELL):
+        first = _standing(sorted(group, key=lambda row: (place[row["backend"]], row["batch_size"])))
         cell = tuple(first[key] for key in _CELL)
         ratio = first["parameters"] / (first["parameters"] - first["prunable"] + first["nonzeros"])
         labels = {k: v for k, v in labels_of(first).items() if k != "batch"}
@@ -184,7 +203,11 @@ def bytes_table(details: pd.DataFrame, machine: str, threads: int) -> pd.DataFra
 
 def backends_of(details: pd.DataFrame) -> list[str]:
     """The backends measured, in the order of their columns."""
-    found = set(details["backend"])
+    return _backends_in_order(details["backend"])
+
+
+def _backends_in_order(names: Iterable[str]) -> list[str]:
+    found = set(names)
     known = [b for b in ("dense", "masked", "scipy_csr", "csr") if b in found]
     return known + sorted(found - set(known))
 
@@ -220,7 +243,7 @@ def _accuracy(row: Row, others: Sequence[Row]) -> str:
     lost = "" if row["status"] == "ok" else f" of {row['cases']}, {row['status']}"
     # A backend that computes something else must not hide behind the first one's accuracy.
     apart = [f", {o['backend']} {100 * o['accuracy']:.2f}" for o in others
-             if o["n"] > 0 and abs(o["accuracy"] - row["accuracy"]) > BACKENDS_APART]  # fmt: skip
+             if o["n"] > 0 and abs(o["accuracy_apart"] - row["accuracy_apart"]) > BACKENDS_APART]  # fmt: skip
     return f"{100 * row['accuracy']:.2f}{spread} (n={row['n']}{lost}){''.join(apart)}"
 
 
@@ -238,13 +261,25 @@ def _disk(row: Row) -> str:
     return f"{_kb(row['disk_bytes'])} ({row['dense_disk_bytes'] / row['disk_bytes']:.1f}× smaller)"
 
 
-def _speed(row: Row | None) -> str:
-    """`0.412 ms, 2.31× [2.25, 2.40]`: latency per batch, speed-up over the fastest dense way, its 95 % interval."""
+def _over(rows: Sequence[Row]) -> str:
+    """The dense ways that the speed-ups of a row are against."""
+    names = {name for row in rows if row["n"] > 0 for name in str(row["baseline"]).removeprefix("mixed: ").split()}
+    return " ".join(sorted(names)) or "–"
+
+
+def _speed(row: Row | None, usual: int) -> str:
+    """`0.412 ms, 2.31× [2.25, 2.40]`: latency per batch, speed-up over the fastest dense way, its 95 % interval.
+
+    n is told where it isn't the row's usual one.
+    """
     if row is None:
         return "–"
     if row["n"] == 0:
         return str(row["status"])
     doubt = "" if row["verdict"] in _DECIDED else f" {row['verdict']}"
-    doubt += "" if row["status"] == "ok" else f" (n={row['n']} of {row['cases']})"
+    if row["status"] != "ok":
+        doubt += f" (n={row['n']} of {row['cases']})"
+    elif row["n"] != usual:
+        doubt += f" (n={row['n']})"
     ends = f"[{row['speedup_low']:.2f}, {row['speedup_high']:.2f}]"
     return f"{1000 * row['latency_seconds']:.3g} ms, {row['speedup']:.2f}× {ends}{doubt}"

@@ -75,7 +75,10 @@ _NUMBERS = ("µs", "dense µs", "useful GFLOP/s", "dense-equivalent", "roof", "s
 
 
 def breakeven_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
-    """{(machine, threads): a row per layer, a column per batch size with its break-even sparsity}."""
+    """{(machine, threads): a row per layer, a column per batch size with its break-even sparsity}.
+
+    Unstable timings are no points.
+    """
     return {key: _breakeven_table(rows) for key, rows in apart(layer_rows(runs)).items()}
 
 
@@ -89,7 +92,7 @@ def _breakeven_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
         row = {"layer": layer, "of": ", ".join(own[0]["networks"])}
         for batch in batches:
             points = [(f["cell"]["sparsity"], f["speedup"]) for f in own
-                      if f["batch_size"] == batch and f["status"] == "ok"]  # fmt: skip
+                      if f["batch_size"] == batch and f["status"] == "ok" and f["verdict"] != "unstable"]  # fmt: skip
             row[f"batch {batch}"] = breakeven(points)
         table.append(row)
     return pd.DataFrame(table)

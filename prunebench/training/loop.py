@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from prunebench.datasets.base import Dataset, Split
 from prunebench.devices import autocast, check_precision, own_random, repeatable
 from prunebench.errors import PrunebenchError
 from prunebench.machine import cores
-from prunebench.training.state import Keeper, TrainingState
+from prunebench.training.state import Keeper, TrainingState, UnfitState
 
 EVALUATION_BATCH = 500
 # Below this a second core gains under a tenth (measured on LeNet-300-100), and where another process keeps that core
@@ -67,7 +67,7 @@ def fit(
     run, at their place in a training of `epochs`. teacher: the dense parent, where the recipe distills from it.
     keeper: holds the state between epochs; the training goes on from what it holds, to the same bits on a CPU.
     The seed decides data order, augmentation and dropout. Raises Diverged where the loss is not finite, UsageError
-    for a precision that the device lacks.
+    for a precision that the device lacks, UnfitState where the keeper holds another training's state.
     """
     device = next((p.device for p in model.parameters()), data.train.labels.device)
     check_precision(recipe, device)
@@ -79,6 +79,7 @@ def fit(
     state = TrainingState(model, optimizer, scaler, order, device)
     per_epoch = math.ceil(len(data.train) / recipe.batch_size)
     steps, mean = epochs * per_epoch, math.nan
+    end = epochs if last_epoch is None else last_epoch
     forward: Any = torch.compile(model) if recipe.compiled else model
     if teacher is not None:
         teacher.eval().to(memory_format=layout)
@@ -86,9 +87,9 @@ def fit(
     with own_random(derive_seed(seed, "training"), device), repeatable(recipe.deterministic):
         kept = keeper.read() if keeper else None
         if kept is not None:
+            first_epoch, mean = _kept_epoch(kept[1], first_epoch, end)
             state.restore(kept[0])
-            first_epoch, mean = int(kept[1]["epoch"]), float(kept[1]["loss"])
-        for epoch in range(first_epoch, epochs if last_epoch is None else last_epoch):
+        for epoch in range(first_epoch, end):
             start, step = time.perf_counter(), epoch * per_epoch
             total = torch.zeros((), device=device)
             for index in torch.randperm(len(data.train), generator=order).split(recipe.batch_size):
@@ -122,6 +123,16 @@ def fit(
                 keeper.write(state.capture(), {"epoch": epoch + 1, "loss": mean})
     model.to(memory_format=torch.contiguous_format).eval()
     return mean
+
+
+def _kept_epoch(values: Mapping[str, Any], first: int, end: int) -> tuple[int, float]:
+    """(epochs done, the last one's mean loss) as a kept state has them."""
+    epoch, loss = values.get("epoch"), values.get("loss")
+    if isinstance(epoch, bool) or not isinstance(epoch, int) or not first < epoch <= end:
+        raise UnfitState(f"its epoch is {epoch!r}, and this training has those above {first} up to {end}")
+    if not isinstance(loss, float) or not math.isfinite(loss):
+        raise UnfitState(f"its loss is {loss!r}")
+    return epoch, loss
 
 
 def _batch(

@@ -87,6 +87,16 @@ def test_accuracy_is_the_checkpoint_s_through_torch_and_the_latest():
         assert (found.verdict, found.machine) == ("holds", "aaaaaaaaaa")
 
 
+@pytest.mark.parametrize("dense", [0.95, 0.9, 0.7, 0.3])
+def test_what_lies_on_the_bound_is_decided_by_the_bound_and_not_by_how_floats_are_added(dense):
+    """0.955 - 0.95 is more than 0.005 in floats, and 0.3 - 0.001 less than 0.001 below 0.3."""
+    assert one(SAME, *accurate([0.005] * 3, dense=dense)).verdict == "holds"
+    assert one(SAME, *accurate([-0.0051] * 3, dense=dense)).verdict == "refuted"
+    first = accurate([-0.001] * 3, dense=dense)
+    second = accurate([0.0] * 3, dense=dense, schedule="linear")
+    assert outcomes(BETTER, [run(*first, *second)])[0] == "undecided"
+
+
 def test_a_diverged_seed_is_no_evidence():
     diverged = measured(cell(2), "dense", status="diverged", reason="loss is nan")
     found = one(SAME, *accurate([0.0, 0.001]), diverged)

@@ -27,6 +27,36 @@ def test_counts_are_exact(quantity, bound, verdict, text):
     assert (found.verdict, found.estimate_text) == (verdict, text)
 
 
+@pytest.mark.parametrize(
+    ("quantity", "changes", "text"),
+    [
+        ("parameters", {"nonzeros": 0}, "743.24×"),  # the biases alone are left: no weight is a count like any other
+        ("parameters", {"nonzeros": 0, "prunable": 431_080}, None),
+        ("file_fp16", {"disk_bytes": 2 * 43_630}, None),
+        ("file_fp32", {"disk_bytes": 0}, None),
+        ("file_fp32", {"dense_disk_bytes": 0}, None),
+        ("file_fp32", {"disk_bytes": None}, None),
+    ],
+)
+def test_a_count_that_can_not_be_is_no_evidence(quantity, changes, text):
+    about = claim("count", {"seeds": 1}, quantity=quantity, direction="at_least", bound=1)
+    found = one(about, *({**f, **changes} for f in accurate([0.0])))
+    expected = ("undecided", "–") if text is None else ("holds", text)
+    assert (found.verdict, found.estimate_text) == expected
+
+
+@pytest.mark.parametrize("verdict", [None, "", "odd"])
+def test_a_timing_that_was_not_judged_decides_nothing(verdict):
+    assert one(FAST, *timed([2.0] * 3, verdict=verdict)).verdict == "unstable"
+
+
+def test_an_interval_holds_its_own_estimate():
+    beside = timed([4.0] * 3, speedup_low=1.6, speedup_high=1.7)
+    turned = timed([2.0] * 3, speedup_low=9.0, speedup_high=1.6)
+    assert [one(FAST, *f).interval_text for f in (beside, turned)] == ["[1.60, 4.00]", "[1.60, 9.00]"]
+    assert one(FAST, *beside).verdict == one(FAST, *turned).verdict == "undecided"
+
+
 def test_the_least_favourable_seed_decides_a_count():
     smaller = claim("count", quantity="file_fp32", direction="at_least", bound=7.0)
     facts = accurate([0.0] * 3)
@@ -95,6 +125,22 @@ def test_unstable_timings_decide_nothing():
     assert (found.verdict, found.n) == ("holds", 3)
     assert "1 unstable left out" in found.reason
     assert one(FAST, *shaky[:2]).verdict == "undecided"  # too few even if they had been stable
+
+
+def test_a_case_that_failed_when_it_was_measured_again_is_no_evidence_any_more():
+    """As in the tables, where the later measurement counts whatever came of it."""
+    held = run(*timed([4.0] * 3), time="2024-01-01T00:00:00")
+    again = run({**timed([4.0] * 3)[0], "status": "failed", "reason": "no"}, time="2024-01-02T00:00:00")
+    for runs in ([held, again], [again, held]):
+        [found] = judge(runs, [FAST])
+        assert (found.verdict, found.n) == ("undecided", 2)
+    assert judge([replace(held, datetime="2024-01-03T00:00:00"), again], [FAST])[0].verdict != "undecided"
+
+
+def test_every_baseline_of_the_seeds_is_named():
+    first, *rest = timed([4.0] * 3)
+    found = one(FAST, {**first, "baseline": "dense_channels_last"}, *rest)
+    assert found.scope.endswith("against dense and dense_channels_last")
 
 
 def test_an_inconclusive_timing_reaches_to_one():

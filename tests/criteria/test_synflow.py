@@ -37,7 +37,7 @@ def test_it_is_the_weight_times_the_gradient_of_all_outputs_up_to_one_factor():
     expected = by_hand(net())
     factor = expected["0.weight"].sum()
     for name, score in found.items():
-        torch.testing.assert_close(score, expected[name] / factor, rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(score.double(), expected[name] / factor, rtol=1e-6, atol=1e-12)
 
 
 def test_pb_prune_takes_a_hundred_rounds(monkeypatch):

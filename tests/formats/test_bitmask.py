@@ -1,8 +1,11 @@
 """The bitmask encoding, bit by bit."""
 
+import pytest
 import torch
 
 from prunebench.formats import bitmask
+
+pytestmark = pytest.mark.usefixtures("decoder")
 
 MATRIX = torch.tensor([[0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0], [0.0] * 9, [1.0, 0, 0, 0, 0, 0, 0, 7.0, 0]])
 

@@ -7,6 +7,8 @@ from scipy import sparse
 
 from prunebench.formats import csr
 
+pytestmark = pytest.mark.usefixtures("decoder")
+
 
 @pytest.mark.parametrize(("columns", "dtype"), [(256, torch.uint8), (257, torch.uint16), (65537, torch.int32)])
 def test_scipy_reads_it(columns, dtype):

@@ -5,6 +5,8 @@ import torch
 
 from prunebench.formats import delta
 
+pytestmark = pytest.mark.usefixtures("decoder")
+
 
 def row(length: int, *places: int) -> torch.Tensor:
     values = torch.zeros(1, length)

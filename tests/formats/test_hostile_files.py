@@ -15,6 +15,8 @@ from prunebench import formats
 from prunebench.errors import UsageError
 from prunebench.formats import container, version2
 
+pytestmark = pytest.mark.usefixtures("decoder")
+
 MATRIX = torch.zeros(6, 40)
 MATRIX[0, 1], MATRIX[0, 39], MATRIX[2, 20], MATRIX[5, 0] = 1.0, 2.0, 3.0, 4.0
 WIDE = torch.zeros(2, 4000)

@@ -18,7 +18,7 @@ from prunebench.runs import read_run
 from prunebench.tables.grid import detail, frame, main_table
 
 PLUGINS = """
-import ctypes, os, time
+import ctypes, os, signal, sys, time
 import torch
 import prunebench as pb
 from prunebench.backends.dense import DenseExecutor
@@ -30,7 +30,55 @@ def leak():
     while True:
         held.append(torch.ones(1 << 22))  # 16 MB, touched
 
-POISONS = {"leaking": leak, "sleeping": lambda: time.sleep(3600), "crashing": lambda: ctypes.string_at(0),
+def leave():
+    # Once a process: children that outlive it, half of them in sessions of their own.
+    if os.path.exists(mine := f"left-{os.getpid()}"):
+        return
+    for n in range(20):
+        if os.fork() == 0:
+            if n % 2:
+                os.setsid()
+            with open(mine, "a") as file:
+                file.write(f"{os.getpid()}\\n")
+            time.sleep(600)
+            os._exit(0)
+
+def babble():
+    # What is no answer, into every pipe that there is.
+    for number in range(3, 64):
+        try:
+            if os.readlink(f"/proc/self/fd/{number}").startswith("pipe:"):
+                os.write(number, b'{"facts": 3}\\n')
+        except OSError:
+            pass
+
+class Odd(Exception):
+    def __init__(self, one, two):
+        super().__init__()
+        self.what = lambda: 0  # can't be pickled
+
+    def __str__(self):
+        return "line one\\n\\x1b[31mred\\x1b[0m" + "y" * 200_000
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+def odd():
+    raise Odd(1, 2)
+
+def mute():
+    raise Mute
+
+def stubborn():
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+    time.sleep(3600)
+
+POISONS = {"leaving": leave, "babbling": babble, "odd": odd, "mute": mute, "stubborn": stubborn,
+           "leaving_ill": lambda: (leave(), ctypes.string_at(0)), "sysexit": lambda: sys.exit(0),
+           "group": lambda: os.killpg(0, signal.SIGKILL), "parent": lambda: os.kill(os.getppid(), signal.SIGKILL),
+           "leaking": leak, "sleeping": lambda: time.sleep(3600), "crashing": lambda: ctypes.string_at(0),
            "exiting": lambda: os._exit(7), "asking": lambda: torch.empty(1 << 60)}
 
 def add(name, poison):
@@ -131,6 +179,39 @@ def test_poisoned_backends_cost_their_own_cases_alone(project):
     assert facts["none", "healthy"]["status"] == "ok"
     assert "5 failed, 1 passed" in printed
     assert "1 checkpoints trained" in printed  # every case read what the first one had made
+
+
+@linux
+@pytest.mark.slow
+def test_nothing_a_case_started_outlives_it(project):
+    names = ["leaving", "leaving_ill", "healthy"]
+    facts, _, _ = finished(project, "--isolate", "--criteria", "l1", "--sparsities", "0", "--backends", ",".join(names))
+    assert [facts["none", name]["status"] for name in names] == ["ok", "failed", "ok"]
+    left = [int(pid) for file in project.glob("left-*") for pid in file.read_text().split()]
+    assert len(left) >= 20
+    assert all(gone(pid, 1.0) for pid in left)
+
+
+@linux
+@pytest.mark.slow
+def test_odd_ends_are_statuses_with_plain_words(project):
+    reasons = {
+        "odd": r"^Odd: line one .\[31mred.\[0my{400,500}…$",
+        "mute": "^Mute: .no words",
+        "babbling": "no answer",
+        "sysexit": "ended with exit code 0",
+        "group": "was ended by SIGKILL",
+        "parent": "was ended by SIGKILL",
+        "stubborn": f"within {SECONDS} s",
+    }
+    limits = ("--isolate", "--isolate-seconds", SECONDS, "--criteria", "l1", "--sparsities", "0")
+    facts, _, printed = finished(project, *limits, "--backends", ",".join([*reasons, "healthy"]))
+    for name, words in reasons.items():
+        found = facts["none", name]
+        assert found["status"] == ("timeout" if name == "stubborn" else "failed")
+        assert re.search(words, found["reason"]), found["reason"]
+    assert facts["none", "healthy"]["status"] == "ok"
+    assert "\x1b" not in printed
 
 
 @pytest.mark.slow

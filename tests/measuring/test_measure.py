@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from prunebench.measuring.grid import Bench
 from prunebench.pipeline import Lab
 from prunebench.reference import CheckFailed, Reference
 from prunebench.store import Store
+from prunebench.timing import interval
 from prunebench.training.loop import accuracy
 
 RECIPE = Recipe(name="brief", batch_size=128, epochs=2, fine_tune_epochs=1, prune_rounds=2)
@@ -55,6 +57,11 @@ def test_the_facts_of_a_case(bench, lab, backend):
     assert case_of(facts) == case
     assert (facts["status"], facts["threads"]) == ("ok", 1)
     assert [name for name in FIELDS if facts[name] is None] == ["not_pruned"]  # single weights leave no layer dense
+    # Every block is kept, and what is said of them follows from them.
+    logs, control = (np.log(facts[name]) for name in ("ratios", "control_ratios"))
+    assert len(logs) == len(control) == facts["blocks"]
+    middle, low, high = np.exp(interval(logs, 0))
+    assert (facts["speedup"], facts["speedup_low"], facts["speedup_high"]) == pytest.approx((middle, low, high))
     assert (facts["prunable"], facts["nonzeros"]) == (PRUNABLE, PRUNABLE - pruned_count(PRUNABLE, 0.9))
     assert (facts["parameters"], facts["macs_dense"], facts["macs"]) == (PRUNABLE + 410, PRUNABLE, facts["nonzeros"])
     assert facts["relative_error"] < 1e-5

@@ -175,3 +175,30 @@ def test_pytest_refuses_them_too(tmp_path):
     done = pytest_grid(tmp_path, "--collect-only", "-q", "--device", "tpu")
     assert done.returncode == 4
     assert "unknown device 'tpu'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe\x00",
+        b"",
+        ",".join(COLUMNS).encode() + b"\n=cmd|' /C calc'!A0,1,1,1,1,1,1,1\n",
+        ",".join(COLUMNS).encode() + b"\n0,1,1,\x1b[31m,1,1,1,1\n",
+        ",".join(COLUMNS).encode() + b"\n0,1\n",
+        ",".join(COLUMNS).encode() + b"\n0,1,1,1,1,1,1,1,9\n",
+        ",".join(COLUMNS).encode() + b'\n0,1,1,1,1,1,1,"' + b"9" * 200_000,
+    ],
+    ids=["bytes", "empty", "formula", "escape", "short", "long", "quote"],
+)
+def test_a_log_that_holds_something_else_is_replaced(content, tmp_path):
+    (tmp_path / "log.csv").write_bytes(content)
+    log = TrainingLog(tmp_path)
+    log.write(**row(epoch=2))
+    assert [r["epoch"] for r in read(log.path)] == ["2"]
+
+
+def test_something_else_in_the_place_of_a_log_is_one_line(tmp_path):
+    (tmp_path / "log.csv").mkdir()
+    with pytest.raises(UsageError) as error:
+        TrainingLog(tmp_path).write(**row())
+    assert "\n" not in str(error.value)

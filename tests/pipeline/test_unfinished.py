@@ -17,6 +17,7 @@ from prunebench.errors import UsageError
 from prunebench.pipeline import Lab, artifact, key_of
 from prunebench.pipeline.unfinished import Unfinished
 from prunebench.store import Store
+from prunebench.training.state import UnfitState
 
 ADAM = Recipe(name="adam", batch_size=128, epochs=3, fine_tune_epochs=3, prune_rounds=4, prune_until=0.9)
 SGD = replace(ADAM, optimizer="sgd", learning_rate=0.05, weight_decay=1e-4, augment="crop_flip")
@@ -130,8 +131,8 @@ def test_what_is_written_is_read(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("spoil", ["short", "flipped", "empty", "header"])
-def test_a_damaged_state_is_dropped(spoil, tmp_path):
+@pytest.mark.parametrize("spoil", ["short", "flipped", "empty", "header", "schema"])
+def test_a_damaged_state_is_told(spoil, tmp_path):
     path = state(tmp_path)
     content = path.read_bytes()
     path.write_bytes(
@@ -144,9 +145,9 @@ def test_a_damaged_state_is_dropped(spoil, tmp_path):
         }[spoil]
     )
     assert path.read_bytes() != content
-    found = Unfinished(tmp_path, "key", 0.0)
-    assert (found.tensors, found.values, found.stage) == (None, None, 0)
-    assert not path.exists()
+    with pytest.raises(UnfitState):
+        Unfinished(tmp_path, "key", 0.0)
+    assert path.exists()
 
 
 def test_a_state_of_a_newer_format_is_refused_and_kept(tmp_path):

@@ -81,6 +81,14 @@ def test_nothing_is_drawn_again_without_need(folder, monkeypatch):
     assert contents(folder) == was
 
 
+def test_another_way_of_drawing_draws_everything_again(folder, monkeypatch):
+    made = []
+    monkeypatch.setattr(files, "REVISION", files.REVISION + 1)
+    monkeypatch.setattr(files, "images", lambda plot: made.append(plot.name) or {})
+    write_plots(grid(), folder)
+    assert sorted(made) == sorted({path.stem for path in folder.glob("*.svg")})
+
+
 @pytest.mark.parametrize(
     ("changes", "kinds"),
     [
@@ -168,3 +176,18 @@ def test_no_two_methods_look_alike():
         found = [(one.colour, one.marker, str(one.dash)) for one in style.looks(axis, names).values()]
         assert len(set(found)) == len(set(names)) == len(found)
         assert style.looks(axis, names[:2]) == {n: style.looks(axis, names)[n] for n in names[:2]}
+
+
+def test_words_of_somebody_else_stay_words_in_an_image(tmp_path):
+    evil = "</text><script>alert(1)</script>&\"'\x1b[31m\u202e$\\frac{1}{0}$--><!--\x00"
+    made = grid()
+    made = [replace(one, machine={**one.machine, "cpu": evil, "versions": {"torch": evil}}) for one in made]
+    drawn = 0
+    for plot in plots_of(made):
+        if plot.name.startswith("speedup-"):
+            text = files.vector(plot).decode()
+            ElementTree.fromstring(text)  # control characters would make it no XML
+            assert "<script" not in text
+            assert "\u202e" not in text
+            drawn += 1
+    assert drawn

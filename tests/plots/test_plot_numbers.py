@@ -39,6 +39,15 @@ def drawn(one):
     return found
 
 
+def words(one):
+    """Every text of a plot's figure, in one line."""
+    from matplotlib.text import Text
+
+    with style.look(one.name):
+        figure = one.draw(one.numbers, one.title)
+    return " ".join(" ".join(text.get_text().split()) for text in figure.findobj(Text))
+
+
 def rows(one, what):
     return one.numbers[one.numbers["what"] == what].to_dict("records")
 
@@ -89,6 +98,30 @@ def test_what_diverged_is_marked_and_breaks_the_line():
     found = drawn(one)
     assert found["failed"][0][0] == pytest.approx([0.1])
     assert [math.isnan(v) for v in found["means l1"][0][1]] == [False, True, False]
+
+
+def test_a_sparsity_that_only_others_measured_breaks_no_line():
+    other = replace(PRUNED, criterion="random")
+    cells = [replace(PRUNED, sparsity=s) for s in (0.8, 0.95)] + [replace(other, sparsity=s) for s in (0.8, 0.9, 0.95)]
+    one = plot([run(*map(facts, cells))], "accuracy_by_criterion")
+    assert [(r["series"], r["sparsity"]) for r in rows(one, "missing")] == [("l1", 0.9)]
+    assert [math.isnan(v) for v in drawn(one)["means l1"][0][1]] == [False, False]
+
+
+def test_a_caption_tells_how_many_seeds_there_were():
+    single, several = run(facts(), facts(CONTROL)), run(*seeds(), facts(CONTROL))
+    assert "One seed, so without intervals" in words(plot([single], "accuracy_by_criterion"))
+    assert "seeds (n = 1–3) with 95 % t intervals" in words(plot([several], "accuracy_by_criterion"))
+    for name in ("pareto_bytes", "pareto_speedup"):
+        assert "seeds (n = 1–3)" in words(plot([several], name))
+
+
+def test_lines_that_look_alike_are_explained():
+    alone = [facts(replace(PRUNED, sparsity=s)) for s in (0.8, 0.9)]
+    both = [*alone, *(facts(replace(PRUNED, sparsity=s, schedule="linear")) for s in (0.8, 0.9))]
+    said = "Every schedule has a line of its own."
+    assert said not in words(plot([run(*alone)], "speedup"))
+    assert said in words(plot([run(*both)], "speedup"))
 
 
 def test_a_lost_seed_and_a_missing_one_are_marked():
@@ -232,6 +265,15 @@ def test_ways_to_run_a_network_stand_relative_to_the_fastest_dense_one():
     assert shown["csr sure"] == [([5.0], [0])]
     assert shown["intervals csr"][0][0][:2] == pytest.approx([4.9, 5.1])
     assert "torch_compile sure" not in shown
+
+
+def test_a_way_that_was_timed_in_the_first_blocks_only_is_pale():
+    few = network()
+    every = {**few, "arms": {name: {**one, "blocks": few["blocks"]} for name, one in few["arms"].items()}}
+    for facts_, kind, said in ((few, "dense dropped", True), (every, "dense sure", False)):
+        one = plot([answered(facts_)], "networks-s900-aaaaaaaaaa-t1")
+        assert {name for name in drawn(one) if name.startswith("dense ")} == {kind}
+        assert ("Pale: " in words(one)) == said
 
 
 def test_a_layer_has_a_line_in_every_network_that_holds_it():

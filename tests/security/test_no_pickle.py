@@ -30,9 +30,8 @@ IMPORTS_BY_NAME = {
     # What a user's command line names is the user's code.
     "prunebench/sources/__init__.py", "prunebench/sources/factory.py", "prunebench/sources/zoo.py",
 }  # fmt: skip
-# A case on its way to this process's own child, over a pipe that no one else has; the name of an exception.
+# The name of an exception.
 PICKLES = {
-    "prunebench/measuring/isolated.py": {"imports pickle", "calls pickle.loads"},
     "prunebench/formats/torch_files.py": {"imports pickle"},
 }
 

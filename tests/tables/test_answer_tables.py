@@ -111,6 +111,13 @@ def test_break_even_has_a_column_per_batch_size():
     ]
 
 
+def test_an_unstable_layer_is_no_point_of_its_break_even():
+    shaky = layer(replace(CONV, sparsity=0.8), 9.0, verdict="unstable")
+    cases = [layer(replace(CONV, sparsity=s), v) for s, v in ((0.7, 0.5), (0.9, 1.5))]
+    [found] = rows(breakeven_tables([run(*cases, shaky)])[HERE])
+    assert found[f"batch {CONV.batch_size}"] == "80 %"
+
+
 def test_the_latest_run_counts_and_machines_and_threads_stay_apart():
     old = run(layer(speedup=2.0), layer(replace(CONV, threads=2), 7.0))
     new = run(layer(speedup=4.0), time="2024-06-01T00:00:00")

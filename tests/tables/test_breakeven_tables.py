@@ -55,6 +55,10 @@ def test_unstable_and_failed_timings_are_no_points():
     assert row(*good, shaky, failed)["csr"] == row(*good)["csr"]
 
 
+def test_a_backend_that_ran_the_unpruned_network_alone_says_nothing_of_a_method():
+    assert row(at(0, 0.5), at(0, 0.9, "compact"), at(0.9, 5.0), at(0.95, 10.0))["compact"] == "–"
+
+
 FAILED = facts(PRUNED, status="failed", reason="no")
 
 

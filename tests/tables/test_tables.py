@@ -88,6 +88,7 @@ def test_the_main_table_reads_as_it_should():
         "accuracy %": "90.00 (n=1)",
         "nonzeros": "43,050 of 430,500",
         "bytes on disk": "250.0 kB (7.0× smaller)",
+        "over": "dense",
         "dense": "1.5 ms, 2.00× [1.90, 2.10]",
         "csr": "1.5 ms, 2.00× [1.90, 2.10]",
     }
@@ -293,6 +294,31 @@ def test_the_index_names_machines_and_runs(tmp_path):
 def test_a_backend_with_an_accuracy_of_its_own_is_named():
     [row] = main(run(facts(PRUNED, "dense"), facts(PRUNED, "csr", accuracy=0.1)))
     assert row["accuracy %"] == "90.00 (n=1), csr 10.00"
+
+
+def test_other_seeds_are_no_other_backend():
+    """A backend that ran other seeds has another mean accuracy, and is right all the same."""
+    seeds = [facts(replace(PRUNED, seed=n), accuracy=a) for n, a in enumerate((0.90, 0.92, 0.97))]
+    [row] = main(run(*seeds, facts(PRUNED, "dense", accuracy=0.90), facts(PRUNED, "masked", accuracy=0.90)))
+    assert row["accuracy %"] == "93.00 ± 3.61 (n=3)"
+    assert row["dense"].endswith("] (n=1)")
+    assert row["csr"].endswith("]")
+    [row] = main(run(*seeds, facts(PRUNED, "dense", accuracy=0.90), facts(PRUNED, "masked", accuracy=0.80)))
+    assert row["accuracy %"] == "93.00 ± 3.61 (n=3), masked 80.00"
+
+
+def test_the_dense_ways_that_speed_ups_are_over_are_named():
+    other = facts(replace(PRUNED, seed=8), baseline="dense_channels_last")
+    assert [r["over"] for r in main(run(facts(PRUNED)))] == ["dense"]
+    assert [r["over"] for r in main(run(facts(PRUNED), other))] == ["dense dense_channels_last"]
+    assert [r["over"] for r in main(run(facts(PRUNED, status="diverged")))] == ["–"]
+
+
+def test_both_tables_count_the_same_seeds():
+    more = [facts(replace(PRUNED, seed=n), disk_bytes=300_000) for n in range(1, 4)]
+    found = detail(frame([run(facts(PRUNED, "dense"), facts(PRUNED), *more)]))
+    [row], [of_bytes] = rows(main_table(found, "aaaaaaaaaa", 1)), rows(bytes_table(found, "aaaaaaaaaa", 1))
+    assert row["bytes on disk"] == of_bytes["bitmask file"] == "287.5 kB (6.1× smaller)"
 
 
 def test_a_lost_seed_is_told():

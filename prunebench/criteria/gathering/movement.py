@@ -57,8 +57,18 @@ class MovementObserver:
         return {**totals, "steps": torch.tensor(self.steps)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` gave, with the model's weights of then back in place."""
-        self.steps = int(tensors["steps"])
+        """Go on from what `state` gave, with the model's weights of then back in place.
+
+        Raises KeyError or ValueError where these are no sums of its weights.
+        """
+        for name, module in self._modules.items():
+            total = tensors.get(f"total.{name}", module.weight)
+            if total.shape != module.weight.shape or not total.is_floating_point():
+                raise ValueError(f"the sums of {name} have another shape or type than its weight")
+        steps = tensors["steps"]
+        if steps.numel() != 1 or steps.is_floating_point() or steps.item() < 0:
+            raise ValueError("the number of steps watched is none")
+        self.steps = int(steps)
         self.totals = {
             name: tensors[f"total.{name}"].to(module.weight.device, copy=True)
             for name, module in self._modules.items()
