@@ -15,7 +15,7 @@ import pytest
 from prunebench import settings
 from prunebench.atomic import create_bytes
 from prunebench.cell import Case
-from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError
+from prunebench.errors import BackendUnavailable, PrunebenchError, UsageError, reason
 from prunebench.journal import Journal
 from prunebench.machine import cores, describe
 from prunebench.measuring.limits import Limits
@@ -140,6 +140,9 @@ class Session:
                 pytest.skip(str(error))
             self._record(bench.failed(case, str(error)), None, progress)
             pytest.fail(short_line(error), pytrace=False)
+        except Exception as error:  # somebody's backend or model: pytest shows where, the tables that
+            self._record(bench.failed(case, reason(error)), None, progress)
+            raise
         facts = measured.facts
         benchmark.group = case.group
         benchmark.params = {"case": case.id}  # a Case is no JSON

@@ -116,7 +116,9 @@ def read_run(path: Path) -> Run:
             gc.enable()
 
 
-def _from_json(path: Path, content: dict[str, Any]) -> Run:
+def _from_json(path: Path, content: Any) -> Run:
+    if not isinstance(content, dict):
+        raise ValueError("it holds no table")
     untimed = content.get("prunebench", {}).get("untimed", [])
     facts = [b["extra_info"] for b in content["benchmarks"] if _OURS & set(b.get("extra_info", {}))] + untimed
     machine = content["machine_info"].get("prunebench", {}) if facts else {}

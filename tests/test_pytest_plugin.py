@@ -232,6 +232,33 @@ def test_a_diverged_cell_is_shown_and_the_grid_goes_on(tmp_path):
     assert "lenet300" in tables.stdout
 
 
+def test_a_backend_that_raises_is_a_failed_row(tmp_path):
+    (tmp_path / "fragile_plugin.py").write_text(
+        "import prunebench as pb\n"
+        "@pb.backend('fragile')\n"
+        "class Fragile:\n"
+        "    def __init__(self, model, x, threads=1):\n"
+        "        self.nbytes = 1\n"
+        "    def __call__(self, x):\n"
+        "        raise RuntimeError('out of\\x1b[31m ideas')\n"
+    )
+    done = pytest_grid(
+        tmp_path,
+        *TINY,
+        "--backends",
+        "fragile,dense",
+        "--benchmark-save=fragile",
+        "-p",
+        "fragile_plugin",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    failed = saved(tmp_path, "fragile")["prunebench"]["untimed"]
+    assert {(f["backend"], f["status"]) for f in failed} == {("fragile", "failed")}
+    assert all("out of" in f["reason"] and "\x1b" not in f["reason"] for f in failed)
+    assert "failed" in prunebench("tables", "--results", tmp_path / "results").stdout
+
+
 def test_a_cheating_criterion_is_named(tmp_path):
     (tmp_path / "cheat_plugin.py").write_text(
         "import prunebench as pb\n@pb.criterion('cheat')\ndef cheat(layer):\n    return layer.weight[:1]\n"
