@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # collecting a grid imports this, and no torch
+    from torch import Tensor, nn
 
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor], strict: bool = True) -> Any:
