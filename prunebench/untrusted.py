@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
-import unicodedata
 from collections import Counter
 from typing import Any
 
@@ -16,7 +16,9 @@ MOST_BYTES = 1 << 30  # of a saved run: a hundred thousand cases with every roun
 MOST_WORDS = 1000  # characters of what is told of an error: a plugin's may be megabytes
 MOST_DEPTH = 64  # of JSON: a saved run has 7
 # Beside control characters: what hides text, or turns its direction so that a reader sees another one (UTS #55).
-_HIDDEN = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff")
+_HIDDEN = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ufeff"
+# Cc: control codes; Cs: half a surrogate pair, which can't be written as UTF-8.
+_STRANGE = re.compile(f"[\x00-\x1f\x7f-\x9f\ud800-\udfff{_HIDDEN}]")
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
@@ -63,7 +65,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def plain_line(text: object) -> str:
     """Text in one line that does nothing to a terminal or a page: no escape codes, line ends, or turned directions."""
-    return "".join(_shown(c) for c in " ".join(str(text).split()))
+    return _STRANGE.sub("\ufffd", " ".join(str(text).split()))
 
 
 def short_line(text: object, most: int = MOST_WORDS) -> str:
@@ -77,13 +79,4 @@ def short_line(text: object, most: int = MOST_WORDS) -> str:
 
 def is_plain(text: str) -> bool:
     """Whether text holds none of those characters; more than one blank in a row is fine."""
-    return not any(map(_strange, text))
-
-
-def _shown(character: str) -> str:
-    return "\ufffd" if _strange(character) else character
-
-
-def _strange(character: str) -> bool:
-    # Cc: control codes; Cs: half a surrogate pair, which can't be written as UTF-8.
-    return character in _HIDDEN or unicodedata.category(character) in ("Cc", "Cs")
+    return not _STRANGE.search(text)
