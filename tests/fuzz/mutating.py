@@ -57,7 +57,7 @@ def _change(holder: Any, key: Any, known: list[tuple[Any, Any]], chance: random.
     if how == 0 and isinstance(holder, dict):
         del holder[key]
     elif how == 1:
-        holder[key] = chance.choice(KINDS)
+        holder[key] = copy.deepcopy(chance.choice(KINDS))  # else a later change to it is one of KINDS
     elif how == 2:
         other, place = chance.choice(known)
         holder[key] = copy.deepcopy(other.get(place) if isinstance(other, dict) else old)
@@ -121,7 +121,7 @@ def checkpoint(content: bytes, chance: random.Random, most: int = 1 << 16) -> by
         else:
             return _bytes(content, chance)[:most]
         return joined(header, body)[:most]
-    except RecursionError:  # json reads deeper nesting than Python's own recursion walks through
+    except (RecursionError, ValueError):  # json reads deeper nesting, and longer numbers, than Python walks and writes
         return _bytes(content, chance)[:most]
 
 
@@ -183,7 +183,7 @@ def saved_run(content: bytes, chance: random.Random, most: int = 1 << 17) -> byt
         return _bytes(content, chance)[:most]
     try:
         return json.dumps(mutated(value, chance, chance.randint(1, 3))).encode()[:most]
-    except RecursionError:  # json reads deeper nesting than Python's own recursion walks through
+    except (RecursionError, ValueError):  # json reads deeper nesting, and longer numbers, than Python walks and writes
         return _bytes(content, chance)[:most]
 
 

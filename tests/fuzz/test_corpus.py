@@ -3,6 +3,7 @@
 import json
 import random
 
+import mutating
 import pytest
 import targets
 import torch
@@ -47,6 +48,16 @@ def test_nesting_deeper_than_recursion_is_mutated_and_read(name, depth):
     for content in (nested.encode(), header, len(header).to_bytes(8, "little") + header):
         for _ in range(20):
             check(mutate(content, chance))
+
+
+@pytest.mark.parametrize("text", ['{"a": [], "b": {}}', '{"a": 1' + "0" * 4299 + "}"])
+def test_mutations_leave_no_trace_and_always_give_bytes(text):
+    """One that put a list into a constant, and so at last into itself, could not be written any more."""
+    before = repr(mutating.KINDS)
+    for seed in range(400):
+        content = mutating.saved_run(text.encode(), random.Random(seed))
+        assert isinstance(mutating.saved_run(content, random.Random(seed)), bytes)
+    assert repr(mutating.KINDS) == before
 
 
 def test_mutations_are_mostly_read_or_refused_for_what_they_say():
