@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import profiles
 from prunebench.commands import cells
-from prunebench.commands.options import command
+from prunebench.commands.options import command, number
 from prunebench.commands.output import emit
 from prunebench.errors import UsageError
 
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> int:
 
     plan = cells.plan_of_lists(options)
     workers = profiles.whole_number("--workers", options.workers, 1)
-    seconds = _number("--step-seconds", options.step_seconds)
-    interruptions, price = _number("--interruptions", options.interruptions) or 0.0, _number("--price", options.price)
+    seconds = number("--step-seconds", options.step_seconds)
+    interruptions, price = number("--interruptions", options.interruptions) or 0.0, number("--price", options.price)
     if options.images and seconds is None:
         raise UsageError("--images without --step-seconds: data that isn't here can't be timed; give --step-seconds S")
     lab = cells.lab(options, Progress(lambda _: None, 0.0))
@@ -170,18 +170,6 @@ def _assumed(text: str | None) -> _Data | None:
     images, channels, height, width, classes = map(int, match.groups())
     # A tenth is held out for validation.
     return _Data(images, round(0.9 * images), (channels, height, width), classes, None)
-
-
-def _number(flag: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} is not a number; give one of at least 0") from None
-    if not 0.0 <= value < math.inf:
-        raise UsageError(f"{flag} {text} can't be used; give a number of at least 0")
-    return value
 
 
 def _hours(seconds: float) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from prunebench import profiles, settings
+from prunebench.errors import UsageError
 
 Completer = Callable[..., Iterable[str]]
 
@@ -87,3 +89,16 @@ def saved_runs(parsed_args: argparse.Namespace | None = None, **_: Any) -> list[
 
     folder = settings.results(getattr(parsed_args, "results", None)) / "runs"
     return sorted({name for path in run_files(folder) for name in run_names(path)[:1]})
+
+
+def number(flag: str, text: str | None, low: float = 0.0) -> float | None:
+    """An option's finite number of at least `low`, None where it isn't given; UsageError for anything else."""
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} is not a number; give one of at least {low:g}") from None
+    if not low <= value < math.inf:
+        raise UsageError(f"{flag} {text} can't be used; give a number of at least {low:g}")
+    return value

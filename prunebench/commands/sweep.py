@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from prunebench import profiles, settings
 from prunebench.commands import cells
-from prunebench.commands.options import command
+from prunebench.commands.options import command, number
 from prunebench.commands.output import emit, tell
 from prunebench.errors import UsageError
 from prunebench.untrusted import plain_line
@@ -82,28 +82,16 @@ def executor_options(options: argparse.Namespace) -> Options:
     """The options of `add_executor` with their numbers checked; raises UsageError."""
     from prunebench.executors import Options
 
-    gpus = _share("--gpus-per-cell", options.gpus_per_cell, 0.0)
+    gpus = number("--gpus-per-cell", options.gpus_per_cell, 0.0)
     if gpus is not None and gpus > 1 and gpus != int(gpus):
         raise UsageError(f"--gpus-per-cell {gpus:g} can't be used; above 1 it must be a whole number")
     return Options(
         options.executor,
         None if options.jobs is None else profiles.whole_number("--jobs", options.jobs, 1),
         options.address,
-        _share("--cpus-per-cell", options.cpus_per_cell, 0.01),
+        number("--cpus-per-cell", options.cpus_per_cell, 0.01),
         gpus,
     )
-
-
-def _share(flag: str, text: str | None, low: float) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise UsageError(f"{flag} {text!r} is not a number; give one of at least {low:g}") from None
-    if not low <= value < float("inf"):
-        raise UsageError(f"{flag} {text} can't be used; give a number of at least {low:g}")
-    return value
 
 
 def _place(options: argparse.Namespace) -> Place:

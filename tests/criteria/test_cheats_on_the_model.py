@@ -9,7 +9,7 @@ from torch import nn
 
 import prunebench as pb
 from prunebench.errors import PluginError
-from prunebench.masks import LayerCollapseWarning
+from prunebench.masks import LayerCollapseWarning, prunable_modules
 from prunebench.units import UnitSet
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{LayerCollapseWarning.__module__}.LayerCollapseWarning")
@@ -203,7 +203,12 @@ def test_a_scope_that_misses_the_total(counts, words, registry_sandbox):
 def test_a_scope_of_one_s_own_may_round_layer_by_layer(granularity, registry_sandbox):
     pb.scope("mine")(lambda sets, sparsity: [int(s.units * sparsity) for s in sets])
     for sparsity in (0.0, 0.1, 0.5, 0.99):
-        pb.prune(network(), sparsity, scope="mine", granularity=granularity)
+        model = network()
+        pb.prune(model, sparsity, scope="mine", granularity=granularity)
+        weights = [module.weight for module in prunable_modules(model).values()]
+        removed = sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+        assert removed <= sparsity
+        assert sparsity < 0.5 or removed > 0
 
 
 def test_a_schedule_that_falls_or_changes_its_mind(registry_sandbox):

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ending import gone
 from running import ROOT, command, environment, prunebench
 
 from prunebench.runs import read_run
@@ -280,15 +281,3 @@ def descendants(pid):
         for child in map(int, task.read_text().split()):
             found += [child, *descendants(child)]
     return found
-
-
-def gone(pid, seconds=10.0):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.02)
-    return False

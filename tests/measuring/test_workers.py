@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ending import gone
 
 from prunebench import timing
 from prunebench.errors import BackendUnavailable
@@ -125,20 +126,6 @@ def start(request, tmp_path, monkeypatch, nursery):
     yield begin
     for worker in started:
         worker.close()
-
-
-def gone(pid, seconds=10.0):
-    """Whether a process ends within some seconds; a zombie has."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        try:
-            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-            os.kill(pid, 0)
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_a_worker_times_in_its_own_process_under_the_same_environment(start, monkeypatch):
