@@ -329,8 +329,22 @@ def test_the_committed_verdicts_are_what_the_committed_runs_say(claim, facts):
     assert sorted(found) == sorted(expected)
 
 
-def test_the_summary_counts_them():
-    text = (ROOT / "results" / "claims.md").read_text()
+def span(texts):
+    """From the least to the greatest of estimates that differ in a number alone, apart where more differs."""
+    kinds = {}
+    for text in texts:
+        number = re.search(r"[+-]?[\d.]+", text)
+        kinds.setdefault(text.replace(number[0], "#", 1), []).append(number[0])
+    spans = []
+    for kind, numbers in kinds.items():
+        low, high = min(numbers, key=float), max(numbers, key=float)
+        times = "×" if "#×" in kind else ""
+        spans.append(kind.replace("#", low if float(low) == float(high) else f"{low}{times} to {high}"))
+    return "; ".join(spans) or "–"
+
+
+def test_the_summaries_count_them():
+    pages = [(ROOT / "results" / name).read_text() for name in ("claims.md", "README.md")]
     rows = comma(ROOT / "results" / "claims.csv")
     for claim in CLAIMS:
         own = [row["verdict"] for row in rows if row["id"] == claim["id"]]
@@ -339,5 +353,7 @@ def test_the_summary_counts_them():
             first if first in own else last if set(own) == {last} else "unstable" if "unstable" in own else "undecided"
         )
         counts = ", ".join(f"{own.count(v)} {v}" for v in ("holds", "refuted", "undecided", "unstable") if v in own)
-        [line] = re.findall(rf"^\| \[{claim['id']}\].*$", text, re.MULTILINE)
-        assert [cell.strip() for cell in line.strip("|").split("|")][3:] == [whole, counts]
+        found = [r["estimate_text"].lstrip("'") for r in rows if r["id"] == claim["id"] and r["estimate_text"] != "–"]
+        for page in pages:
+            [line] = re.findall(rf"^\| \[{claim['id']}\].*$", page, re.MULTILINE)
+            assert [cell.strip() for cell in line.strip("|").split("|")][3:] == [whole, span(found), counts]

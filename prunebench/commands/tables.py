@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from prunebench.plots import write_plots
     from prunebench.runs import all_and_chosen
     from prunebench.tables.files import write_tables
+    from prunebench.tables.front import write_front
 
     check_format(options.format)
     results = settings.results(options.results)
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     files, main_table = write_tables(everything, results / "tables", show=chosen)
     files += write_claims(everything, results)
     files += write_plots(everything, results / "plots", watch=watched)
+    files += write_front(everything, results)
     if options.json:
         emit(options, results=results.resolve(), files=[f.relative_to(results) for f in files], **_numbers(chosen))
     else:

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from prunebench.report.block import COMMAND, Block, block_of
-from prunebench.report.commands import grid_commands, labels, layer_command, network_command
 from prunebench.report.notes import NOTES
 from prunebench.runs import Run
 from prunebench.tables.answers import Key, apart
+from prunebench.tables.commands import grid_commands, labels, layer_command, network_command
 from prunebench.tables.files import TITLES, Tables, kinds_of
 from prunebench.tables.grid import detail, frame
 from prunebench.tables.layers import layer_details, layer_rows

@@ -3,20 +3,22 @@
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
-from hostile import ROOT
 from saved_facts import CONTROL, PRUNED, facts, run
 
 from prunebench import profiles, questions, registry
 from prunebench.cell import Cell
 from prunebench.controls import twins
 from prunebench.facts import repetition_of
-from prunebench.report.commands import grid_commands, labels, layer_command, network_command, recipe_option
 from prunebench.runs import load_runs
+from prunebench.tables.commands import grid_commands, labels, layer_command, network_command, recipe_option
 from prunebench.tables.files import kinds_of
 from prunebench.tables.grid import detail, frame, main_table
 from prunebench.tables.layers import layer_rows
 from prunebench.tables.networks import network_rows
+
+ROOT = Path(__file__).parents[2]
 
 
 def options(command):

@@ -1,4 +1,4 @@
-"""The command that measures a row again: what stands in a table as labels, as options of `pytest benchmarks`."""
+"""The command that measures a row or a run again: what stands there as labels, as options of `pytest benchmarks`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import pandas as pd
 from prunebench import profiles
 from prunebench.cell import NONE, Cell
 from prunebench.recipe import Recipe
+from prunebench.runs import Run
 from prunebench.spec import Spec
 from prunebench.tables.grid import backends_of, labels_of
 from prunebench.untrusted import plain_line
 
+_PRUNED_BY = {"criteria": "criterion", "granularities": "granularity", "scopes": "scope", "schedules": "schedule"}
 _NO_BACKENDS = ("dense_channels_last", "csr_unpruned", "csr")  # arms that the networks question has by itself
 
 
@@ -38,9 +40,7 @@ def _grid(cases: pd.DataFrame) -> str:
     first = cases.iloc[0]
     axes: dict[str, list[Any]] = {"datasets": [first["dataset"]], "models": [first["model"]]}
     if first["criterion"] != NONE:
-        pruned_by = ("criterion", "granularity", "scope", "schedule")
-        options = ("criteria", "granularities", "scopes", "schedules")
-        axes |= {option: [first[column]] for option, column in zip(options, pruned_by, strict=True)}
+        axes |= {option: [first[column]] for option, column in _PRUNED_BY.items()}
     axes |= {
         "sparsities": sorted(set(map(float, cases["sparsity"]))),
         "backends": backends_of(cases),
@@ -94,6 +94,61 @@ def network_command(facts: dict[str, Any]) -> str:
     }
     peers = [name for name in (facts["arms"] or {}) if name not in _NO_BACKENDS]
     return _command("pytest benchmarks/test_networks.py", axes | ({"backends": peers} if peers else {}))
+
+
+def run_commands(run: Run) -> list[str]:
+    """The commands that measure a saved run's cases again: one for each recipe, question and thread count.
+
+    An axis has every value that occurs: a run with holes is measured without them.
+    """
+    grid: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    recipes: dict[str, str | None] = {}
+    for facts in run.facts:
+        cell = facts["cell"]
+        key = json.dumps([cell["recipe"], cell["model"], cell["dataset"]], sort_keys=True)
+        if key not in recipes:
+            recipes[key] = recipe_option(Cell.from_dict(cell))
+        grid.setdefault((recipes[key], facts["threads"]), []).append(facts)
+    asked: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for facts in run.answers:
+        asked.setdefault((facts["question"], facts["threads"]), []).append(facts)
+    commands = [_run_of_grid(key[0], own) for key, own in grid.items()]
+    commands += [_run_of(key[0], own) for key, own in asked.items()]
+    return [f"{one} --benchmark-save={shlex.quote(plain_line(run.name))}" for one in commands]
+
+
+def _run_of_grid(recipe: str | None, facts: Sequence[dict[str, Any]]) -> str:
+    cells = [f["cell"] for f in facts]
+    pruned = [cell for cell in cells if cell["criterion"] != NONE]
+    axes = {"datasets": _values(cells, "dataset"), "models": _values(cells, "model")}
+    for option, name in _PRUNED_BY.items() if pruned else ():
+        axes[option] = _values(pruned, name)
+    axes |= {
+        "sparsities": sorted(map(float, _values(pruned or cells, "sparsity"))),
+        "backends": _values(facts, "backend"),
+        "batch-sizes": sorted(_values(facts, "batch_size")),
+        "seeds": sorted(_values(cells, "seed")),
+        "threads": _values(facts, "threads"),
+    }
+    return _command("pytest benchmarks", axes | ({"recipe": [recipe]} if recipe else {}))
+
+
+def _run_of(question: str, facts: Sequence[dict[str, Any]]) -> str:
+    start = f"pytest benchmarks/test_{plain_line(question)}.py"
+    if question not in ("layers", "networks"):
+        return start  # its cases are few, and measured together
+    models = [name for f in facts for name in (f.get("networks") or [f["cell"]["model"]])[:1]]
+    axes = {
+        "models": list(dict.fromkeys(models)),
+        "sparsities": sorted({float(f["cell"]["sparsity"]) for f in facts}),
+        "batch-sizes": sorted(_values(facts, "batch_size")),
+        "threads": _values(facts, "threads"),
+    }
+    return _command(start, axes)
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    return list(dict.fromkeys(row[name] for row in rows))
 
 
 def _command(start: str, axes: Mapping[str, Iterable[Any]]) -> str:
