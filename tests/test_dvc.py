@@ -164,11 +164,14 @@ def test_a_real_dvc_runs_what_changed_and_nothing_else(tmp_path):
 
 def project(root: Path, log: Path) -> Path:
     """A small repository with the project's Makefile and DVC files, whose tools only note that they were called."""
-    for path in ("prunebench/engine/native", "benchmarks", "results/tables", ".venv/bin", ".dvc"):
+    for path in ("prunebench/engine/native", "benchmarks", "results/tables", "results/plots", ".venv/bin", ".dvc"):
         (root / path).mkdir(parents=True)
         (root / path / "file").write_text(path)
     for name in ("Makefile", "dvc.yaml", "params.yaml", "pyproject.toml", "setup.py", ".dvcignore", ".dvc/config"):
         shutil.copy(ROOT / name, root / name)
+    for out in paths(stages()["tables"]["outs"]):
+        if not (root / out).exists():
+            (root / out).write_text(out)
     for name in TOOLS:
         (root / ".venv" / "bin" / name).write_text(_STANDIN.format(name=name, log=log))
         (root / ".venv" / "bin" / name).chmod(0o755)
