@@ -312,6 +312,9 @@ def check_layer_row(row, f):
 
 def check_breakeven(text, points, in_time=False):
     """points: (sparsity, speed-up), in any order; between two of them linear in the speed-up, or in its inverse."""
+    if points is None:
+        assert text == "inconclusive"
+        return
     points = sorted(points)
     if not points:
         assert text == "–"
@@ -336,20 +339,25 @@ def check_breakeven(text, points, in_time=False):
 def network_points(table):
     """{labels without the sparsity: {backend: [(sparsity, speed-up)]}} of one machine, unstable timings left out.
 
-    The unpruned network is a point of every method, through the backends that ran the method; a method with fewer than
-    two pruned sparsities is no line.
+    Inconclusive ones are no points either, and the unpruned network is one where it is faster; a method with fewer than
+    two pruned sparsities is no line. A list of none: nothing was conclusive.
     """
     timed = {}
     for (*network, how, _, batch), by_backend in table.items():
         for backend, facts in by_backend.items():
             steady = [f for f in well(facts) if f["verdict"] != "unstable"]
             if steady:
-                point = (steady[0]["cell"]["sparsity"], mean(steady, "speedup"))
+                sure = "inconclusive" not in shared(f["verdict"] for f in steady)
+                point = (steady[0]["cell"]["sparsity"], mean(steady, "speedup"), sure)
                 timed.setdefault((*network, how, batch), {}).setdefault(backend, []).append(point)
     found = {}
     for (*network, how, batch), by_backend in timed.items():
-        pruned = {s for points in by_backend.values() for s, _ in points}
+        pruned = {s for points in by_backend.values() for s, *_ in points}
         if how != "unpruned" and len(pruned) > 1:
             own = timed.get((*network, "unpruned", batch), {})
-            found[(*network, how, batch)] = {b: [*own.get(b, []), *points] for b, points in by_backend.items()}
+            found[(*network, how, batch)] = {
+                b: [p[:2] for p in (*(p for p in own.get(b, []) if p[1] > 1), *points) if p[2]]
+                if any(p[2] for p in points) else None
+                for b, points in by_backend.items()
+            }  # fmt: skip
     return found

@@ -91,13 +91,18 @@ def there(f):
     return f"batch {f['batch_size']}, {f['threads']} thread" + ("s" if f["threads"] > 1 else "")
 
 
+def error(values):
+    """Of the mean; no spread is taken to be less than that of rounding to a count out of 10,000."""
+    return max(statistics.stdev(values), 1e-4 / math.sqrt(12)) / math.sqrt(len(values))
+
+
 def student(values, claim):
     """(low, high) of the 1 − 2·alpha interval, and the row's texts."""
     middle = statistics.fmean(values)
     if len(values) < 2:
         return -math.inf, math.inf, (f"{100 * middle:+.2f} points", "–")
     level = 1 - 2 * claim["alpha"]
-    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = stats.t.ppf(0.5 + level / 2, len(values) - 1) * error(values)
     ends = f"[{100 * (middle - half):+.2f}, {100 * (middle + half):+.2f}] ({100 * level:g} %)"
     return middle - half, middle + half, (f"{100 * middle:+.2f} points", ends)
 
@@ -142,7 +147,8 @@ def corrected(claim, families):
         sides = []
         for side in ("greater", "less"):
             enough = [len(v) >= claim["scope"]["seeds"] for _, _, v in members]
-            ps = [float(stats.ttest_1samp(v, bound, alternative=side).pvalue) if ok else 1.0
+            sign = 1 if side == "greater" else -1
+            ps = [float(stats.t.sf(sign * (statistics.fmean(v) - bound) / error(v), len(v) - 1)) if ok else 1.0
                   for ok, (_, _, v) in zip(enough, members, strict=True)]  # fmt: skip
             worst, adjusted = 0.0, {}
             for rank, n in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
@@ -182,8 +188,8 @@ def matched(claim, facts):
             yield where(own[0], there(own[0]), **title), "undecided", "–", "–", len(own)
 
 
-def alike(control, f):
-    return all(control["cell"][name] == f["cell"][name] for name in ("dataset", "model", "recipe"))
+def alike(control, f, names=("dataset", "model", "recipe")):
+    return all(control["cell"][name] == f["cell"][name] for name in names)
 
 
 def count(claim, facts):
@@ -204,7 +210,13 @@ def count(claim, facts):
             verdict = "undecided"
         over = [f"dense over {backend}" for backend in claim["scope"].get("backends", ())]
         span = f"exact, {min(values):.2f} to {max(values):.2f}"
-        yield where(values[best], *over), verdict, f"{best:.2f}×", span, len(own)
+        yield (
+            where(values[best], *over),
+            verdict,
+            f"{best:.2f}×",
+            span,
+            len({json.dumps(f["cell"], sort_keys=True) for f in own}),
+        )
 
 
 def ratio(quantity, f, facts):
@@ -221,8 +233,10 @@ def ratio(quantity, f, facts):
 
 
 def through_torch(f, facts):
-    same = [o for o in facts if o["cell"] == f["cell"] and o["batch_size"] == f["batch_size"]]
-    return [o for o in same if o["backend"] == "dense"]
+    """Dense torch keeps every weight: any case of the network tells its bytes."""
+    same = [o for o in facts if "question" not in o and alike(o, f, ("dataset", "model")) and o["backend"] == "dense"]
+    assert len({o["resident_bytes"] for o in same}) <= 1
+    return same
 
 
 def steady(f):
@@ -284,6 +298,9 @@ def breakeven(claim, facts):
             if len(found) < claim["scope"]["seeds"]:
                 sides.append("unstable")
                 continue
+            if any(f["verdict"] == "inconclusive" for f in own):
+                sides.append("undecided")
+                continue
             value, low, high = together(found)
             points.append((sparsity, value))
             sides.append(decided(claim, low, high))
@@ -293,11 +310,13 @@ def breakeven(claim, facts):
         at = "at " + ", ".join(f"{100 * s:g} %" for s, _ in points)
         f = curve[0]
         here = re.sub(r", [\d.]+ %", "", where(f, f["backend"], there(f)))
-        yield here, verdict, f"break-even: {crossing(points)}", at, len(points)
+        in_time = claim.get("source", "grid") == "grid"
+        text = f"break-even: {crossing(points, in_time)}" if points else "–"
+        yield here, verdict, text, at if points else "–", len(points)
 
 
-def crossing(points):
-    """As in the tables of layers: linear in the speed-up."""
+def crossing(points, in_time):
+    """As in the tables: linear in the speed-up for layers, in time for networks."""
     first = next((n for n, (_, r) in enumerate(points) if r > 1), None)
     if first is None:
         return f"none {'up to' if len(points) > 1 else 'at'} {100 * points[-1][0]:g} %"
@@ -305,7 +324,7 @@ def crossing(points):
     again = f", slower again at {lost}" if lost else ""
     if first == 0:
         return f"below {100 * points[0][0]:g} %{again}"
-    (s0, r0), (s1, r1) = points[first - 1 : first + 1]
+    (s0, r0), (s1, r1) = [(s, 1 / r if in_time else r) for s, r in points[first - 1 : first + 1]]
     return f"{100 * (s0 + (s1 - s0) * (1 - r0) / (r1 - r0)):.0f} %{again}"
 
 
@@ -352,7 +371,9 @@ def test_the_summaries_count_them():
         whole = (
             first if first in own else last if set(own) == {last} else "unstable" if "unstable" in own else "undecided"
         )
+        lost = sum("layer collapse" in r["reason"] for r in rows if r["id"] == claim["id"])
         counts = ", ".join(f"{own.count(v)} {v}" for v in ("holds", "refuted", "undecided", "unstable") if v in own)
+        counts += f"; layer collapse in {lost} of these places" if lost else ""
         found = [r["estimate_text"].lstrip("'") for r in rows if r["id"] == claim["id"] and r["estimate_text"] != "–"]
         for page in pages:
             [line] = re.findall(rf"^\| \[{claim['id']}\].*$", page, re.MULTILINE)

@@ -60,9 +60,13 @@ def test_p_is_that_of_a_one_sided_t_test(values, bound):
 
 
 def test_p_without_a_spread_or_without_values():
-    assert p_above([1.0, 1.0, 1.0], 0.0) == 0.0
-    assert p_above([1.0, 1.0, 1.0], 2.0) == 1.0
+    """Equal counts out of 10,000 may differ by their rounding: a deviation of 1e-4/√12, so a count more is no proof."""
+    assert 0.0 < p_above([1.0, 1.0, 1.0], 0.0) < 1e-9
+    assert p_above([1.0, 1.0, 1.0], 2.0) == pytest.approx(1.0)
     assert p_above([1.0, 1.0], 1.0) == 0.5
+    # t = 1e-4/(2.887e-5/√3) = 6 with two degrees of freedom
+    assert p_above([1e-4] * 3, 0.0) == pytest.approx(stats.t.sf(6.0, 2), rel=1e-9)
+    assert mean_interval([0.01] * 3, 0.9).high == pytest.approx(0.01 + 2.919986 * 1e-4 / 6, abs=1e-10)
     assert p_above([9.0], 0.0) == 1.0
 
 

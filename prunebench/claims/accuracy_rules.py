@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +11,7 @@ from prunebench.cell import Cell
 from prunebench.claims.evidence import Evidence, Sample, checkpoints
 from prunebench.claims.registered import Claim
 from prunebench.claims.verdicts import (
+    Place,
     Verdict,
     command_for,
     missing,
@@ -41,8 +41,9 @@ def same_as_dense(claim: Claim, evidence: Evidence) -> list[Verdict]:
             about |= {"reason": too_few(claim, len(differences)), "command": command_for(claim, models=cell.model)}
         else:
             about["reason"] = f"two one-sided tests, ±{100 * claim.high:g} points"
+        about["reason"] += _collapsed(seeds.values())
         verdicts.append(verdict(claim, where_of(cell), UNDECIDED if few else outcome, seeds.values(), **about))
-        found.append((cell.dataset, cell.model, cell.sparsity))
+        found.append((cell.dataset, cell.model, (cell.sparsity,)))
     return [*verdicts, *missing(claim, found)]
 
 
@@ -72,12 +73,23 @@ def _family(cell: Cell) -> Cell:
     return replace(repetition_of(cell), sparsity=0.0)
 
 
+def _collapsed(samples: Iterable[Sample]) -> str:
+    """How many of the networks had a layer that would have lost every weight: a reader must know whom was beaten."""
+    own = {(s.cell, s.seed): s.facts.get("collapse") for s in samples}
+    lost = sum(bool(one) for one in own.values())
+    return f"; layer collapse in {lost} of {len(own)} networks" if lost else ""
+
+
+Counts = Mapping[Any, int]  # {(key of a family, sparsity): seeds left out}
+_NONE: Counts = MappingProxyType({})
+
+
 def _judged(
-    claim: Claim, families: dict[Any, dict[float, list[Difference]]], unstable: Mapping[Any, int] = MappingProxyType({})
-) -> tuple[list[Verdict], list[tuple[str, str, float]]]:
+    claim: Claim, families: dict[Any, dict[float, list[Difference]]], unstable: Counts = _NONE, beyond: Counts = _NONE
+) -> tuple[list[Verdict], list[tuple[str, str, Place]]]:
     """(verdicts of every sparsity measured, corrected over all of the scope; what they are about, for `missing`).
 
-    families: {cell, or (cell, place in words, …): differences by sparsity}; unstable {(key, sparsity): seeds left out}.
+    families: {cell, or (cell, place in words, …): differences by sparsity}.
     """
     verdicts, found = [], []
     for key, by_sparsity in families.items():
@@ -94,8 +106,11 @@ def _judged(
                 about |= {"reason": reason, "command": command_for(claim, models=cell.model)}
             else:
                 about["reason"] = f"p = {p:.2g} after Holm over {len(lists)}, bound {100 * claim.low:+g} points"
+            left = beyond.get((key, sparsity), 0)
+            about["reason"] += f"; {left} more beyond the latencies measured" if left else ""
+            about["reason"] += _collapsed(samples)
             verdicts.append(verdict(claim, _where(claim, cell, sparsity, *place), outcome, samples, **about))
-            found.append((cell.dataset, cell.model, sparsity))
+            found.append((cell.dataset, cell.model, (sparsity,)))
     return verdicts, found
 
 
@@ -114,30 +129,43 @@ def at_equal_latency(claim: Claim, evidence: Evidence) -> list[Verdict]:
     Latency is relative to the baseline in the same interleaved blocks, so that a slow moment counts for both.
     """
     families: dict[Any, dict[float, list[Difference]]] = {}
-    unstable: Counter[Any] = Counter()
+    unstable: dict[Any, list[Sample]] = {}
     beyond: dict[Any, list[Sample]] = {}
     for first in _with_accuracy(claim, evidence, "accuracy"):
         if getattr(first.cell, claim.axis) != claim.first or first.facts["backend"] != claim.first_backend:
             continue
         key = (_family(first.cell), ", ".join(place_of(first)[1:]), first.machine)
-        curve = [s for s in _curve(claim, evidence, first) if s.stable]
+        timed = _curve(claim, evidence, first)
+        if not any(getattr(s.cell, claim.axis) == claim.second for s in timed):
+            continue  # of this seed there is nothing to hold it against
+        curve = [s for s in timed if s.stable]
         accuracy = interpolate([(_latency(s), s.facts["accuracy"]) for s in curve], _latency(first))
         if not first.stable or not curve:
-            unstable[key, first.cell.sparsity] += 1
+            unstable.setdefault((key, first.cell.sparsity), []).append(first)
         elif accuracy is None:
             beyond.setdefault((key, first.cell.sparsity), []).append(first)
         else:
             entry = (first.facts["accuracy"] - accuracy, (first, *curve))
             families.setdefault(key, {}).setdefault(first.cell.sparsity, []).append(entry)
-    verdicts, found = _judged(claim, families, unstable)
-    for (key, sparsity), firsts in beyond.items():
+    verdicts, found = _judged(claim, families, _counted(unstable), _counted(beyond))
+    for key, sparsity in dict.fromkeys([*beyond, *unstable]):
         cell, place = key[:2]
         if sparsity not in families.get(key, {}):
-            reason = f"latency not reached by {claim.second} through {claim.second_backend}: nothing is extrapolated"
+            firsts, lost = beyond.get((key, sparsity), []), unstable.get((key, sparsity), [])
+            outcome, reason = unstable_or_few(claim, 0, len(lost))
+            if firsts:
+                outcome = UNDECIDED
+                reason = (
+                    f"latency not reached by {claim.second} through {claim.second_backend}: nothing is extrapolated"
+                )
             where = _where(claim, cell, sparsity, place)
-            verdicts.append(verdict(claim, where, UNDECIDED, firsts, n=len(firsts), reason=reason))
-            found.append((cell.dataset, cell.model, sparsity))
-    return [*verdicts, *missing(replace(claim, scope=replace(claim.scope, batch_sizes=())), found)]
+            verdicts.append(verdict(claim, where, outcome, firsts or lost, n=len(firsts), reason=reason))
+            found.append((cell.dataset, cell.model, (sparsity,)))
+    return [*verdicts, *missing(replace(claim, scope=replace(claim.scope, batch_sizes=(), threads=())), found)]
+
+
+def _counted(samples: Mapping[Any, list[Sample]]) -> dict[Any, int]:
+    return {place: len(own) for place, own in samples.items()}
 
 
 def _curve(claim: Claim, evidence: Evidence, first: Sample) -> list[Sample]:

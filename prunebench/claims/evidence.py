@@ -149,6 +149,14 @@ class Evidence:
         here = [s for s in same if s.machine_and_threads == sample.machine_and_threads or not same_machine]
         return here[-1] if here else None
 
+    def unpruned(self, sample: Sample, backend: str) -> Sample | None:
+        """Any case of the same network through a backend that keeps every weight, zero or not, measured last."""
+        return self._by_network.get((sample.dataset, sample.model, backend))
+
+    @cached_property
+    def _by_network(self) -> dict[Hashable, Sample]:
+        return {(one.dataset, one.model, one.facts["backend"]): one for one in self.grid}
+
 
 def _curve_key(place: Sample, cell: Cell, backend: str) -> Hashable:
     here = (*place.machine_and_threads, place.facts["batch_size"], place.facts["baseline"])

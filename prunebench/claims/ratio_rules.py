@@ -14,6 +14,7 @@ from prunebench.claims.verdicts import (
     command_for,
     missing,
     percent,
+    place_measured,
     place_of,
     ratio_texts,
     unstable_or_few,
@@ -46,11 +47,11 @@ def counted(claim: Claim, evidence: Evidence) -> list[Verdict]:
         known = [(ratio, s) for ratio, s in ratios if ratio is not None]
         if known:
             verdicts.append(_counted(claim, known))
-            found += [(s.dataset, s.model, s.sparsity) for _, s in known]
+            found += [(s.dataset, s.model, (s.sparsity,)) for _, s in known]
     # Whether a bound is reached is one question a network: its verdict tells itself which sparsities are missing.
     everywhere = product(found, claim.scope.sparsities) if claim.direction == "reached" else ()
-    claim = replace(claim, scope=replace(claim.scope, batch_sizes=()))
-    return [*verdicts, *missing(claim, [*found, *((d, m, s) for (d, m, _), s in everywhere)])]
+    claim = replace(claim, scope=replace(claim.scope, batch_sizes=(), threads=()))
+    return [*verdicts, *missing(claim, [*found, *((d, m, (s,)) for (d, m, _), s in everywhere)])]
 
 
 def _counts(claim: Claim, evidence: Evidence) -> list[Sample]:
@@ -64,6 +65,7 @@ def _counts(claim: Claim, evidence: Evidence) -> list[Sample]:
 
 def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
     values = [ratio for ratio, _ in known]
+    n = len({(s.repetition, s.seed) for _, s in known})  # a batch size more is no repetition
     decisive = min(values) if claim.direction == "at_least" else max(values)
     samples = [s for _, s in known]
     one = samples[values.index(decisive)]
@@ -75,8 +77,8 @@ def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
         outcome = HOLDS if fits else REFUTED if measured == len(claim.scope.sparsities) else UNDECIDED
         of = f"{measured} of the scope's {len(claim.scope.sparsities)} sparsities measured"
         reason = f"exact; the most favourable, {percent(one.sparsity)}; {of}"
-    elif len(values) < claim.scope.seeds:
-        outcome, reason = UNDECIDED, f"{len(values)} of at least {claim.scope.seeds} seeds measured"
+    elif n < claim.scope.seeds:
+        outcome, reason = UNDECIDED, f"{n} of at least {claim.scope.seeds} seeds measured"
     return verdict(
         claim,
         where_measured(one, *(f"dense over {backend}" for backend in claim.scope.backends)),
@@ -84,7 +86,7 @@ def _counted(claim: Claim, known: Sequence[tuple[float, Sample]]) -> Verdict:
         samples,
         estimate=f"{decisive:.2f}×",
         interval=f"exact, {min(values):.2f} to {max(values):.2f}",
-        n=len(values),
+        n=n,
         reason=reason,
         command=command_for(claim, models=one.model) if outcome == UNDECIDED else "",
     )
@@ -106,7 +108,7 @@ def _ratio(claim: Claim, evidence: Evidence, sample: Sample) -> float | None:
     if claim.quantity == "file_fp16":
         # Layers that are stored dense hold zeros too, so the pruned file is at most two bytes per such zero smaller.
         return _over(f["dense_disk_bytes"] - 2 * f["parameters"], f["disk_bytes"] - 2 * left)
-    dense = evidence.partner(sample, "dense", same_machine=False)
+    dense = evidence.partner(sample, "dense", same_machine=False) or evidence.unpruned(sample, "dense")
     return None if dense is None else _over(dense.facts["resident_bytes"], f["resident_bytes"])
 
 
@@ -123,7 +125,7 @@ def timed(claim: Claim, evidence: Evidence) -> list[Verdict]:
         ratios, used, unstable = _stable_ratios(claim, evidence, samples)
         over = " and ".join(sorted({str(s.facts["baseline"]) for s in used or samples}))
         where = where_measured(first, *place_of(first), f"against {claim.against or over}")
-        found.append((first.dataset, first.model, (first.sparsity, first.facts["batch_size"])))
+        found.append((first.dataset, first.model, place_measured(first)))
         texts: dict[str, Any] = {}
         estimate = geometric(ratios) if ratios else None
         if estimate is not None:
@@ -192,11 +194,14 @@ def paying(claim: Claim, evidence: Evidence) -> list[Verdict]:
         for sparsity, samples in sorted(by_sparsity.items()):
             ratios, own, _ = _stable_ratios(claim, evidence, samples)
             used += own
-            found.append((samples[0].dataset, samples[0].model, (sparsity, samples[0].facts["batch_size"])))
+            found.append((samples[0].dataset, samples[0].model, place_measured(samples[0])))
             if len(ratios) < claim.scope.seeds:
                 outcomes.append(UNSTABLE)
                 continue
             estimate = geometric(ratios)
+            if any(s.facts["verdict"] == "inconclusive" for s in own):
+                outcomes.append(UNDECIDED)
+                continue
             points.append((sparsity, estimate.value))
             outcomes.append(within(estimate, claim.low, claim.high))
         verdicts.append(_paying(claim, samples[0], outcomes, points, used))
@@ -219,8 +224,9 @@ def _paying(
         reason = "an interval lies across 1" if whole else part
     measured = "at " + ", ".join(percent(s) for s, _ in points) if points else "–"
     where = where_measured(one, *place_of(one)).replace(f", {percent(one.sparsity)},", ",", 1)
+    estimate = f"break-even: {breakeven(points, in_time=claim.source == 'grid')}" if points else "–"
     return verdict(
-        claim, where, outcome, used, estimate=f"break-even: {breakeven(points)}",
+        claim, where, outcome, used, estimate=estimate,
         interval=measured, n=len(points), reason=reason,
         command="" if whole else command_for(claim, models=one.model),
     )  # fmt: skip

@@ -24,9 +24,14 @@ def summary_table(verdicts: Sequence[Verdict], claims: Sequence[Claim] | None = 
         rows.append({
             "claim": claim.id, "statement": claim.statement, "the article": claim.article,
             "verdict": overall(fell, claim.decides), "by how much": estimates_text([one.estimate_text for one in own]),
-            "in detail": ", ".join(f"{fell.count(kind)} {kind}" for kind in VERDICTS if kind in fell),
+            "in detail": ", ".join(f"{fell.count(kind)} {kind}" for kind in VERDICTS if kind in fell) + _noted(own),
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _noted(own: Sequence[Verdict]) -> str:
+    collapsed = sum("layer collapse" in one.reason for one in own)
+    return f"; layer collapse in {collapsed} of these places" if collapsed else ""
 
 
 def estimates_text(estimates: Sequence[str]) -> str:

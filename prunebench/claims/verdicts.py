@@ -141,34 +141,46 @@ def _options(options: dict[str, Sequence[Any]]) -> str:
     return "".join(f" --{name} {','.join(map(str, values))}" for name, values in options.items() if len(values))
 
 
-def missing(claim: Claim, found: Iterable[tuple[str, str, Any]]) -> list[Verdict]:
-    """An undecided verdict per dataset and model of the scope for what was not found: (dataset, model, rest) each.
+Place = tuple[Any, ...]  # a sparsity, and a batch size and a thread count behind it, as far as they are told
 
-    rest: a sparsity, or (sparsity, batch size) where the scope names batch sizes.
-    """
-    have = {(dataset, model, _rounded(rest)) for dataset, model, rest in found}
+
+def place_measured(sample: Sample) -> Place:
+    """Sparsity, batch size and threads of a timing, for `missing`."""
+    return (sample.sparsity, sample.facts["batch_size"], sample.facts["threads"])
+
+
+def missing(claim: Claim, found: Iterable[tuple[str, str, Place]]) -> list[Verdict]:
+    """An undecided verdict per dataset and model of the scope for what was not found: (dataset, model, place) each."""
+    scope = claim.scope
+    have = {(dataset, model, _asked(scope, place)) for dataset, model, place in found}
+    every = product(scope.sparsities, scope.batch_sizes or (0,), scope.threads or (0,))
+    places = [_asked(scope, place) for place in every]
     verdicts = []
-    for dataset, model in product(claim.scope.datasets or ("",), claim.scope.models):
-        rests = [r for r in _rests(claim.scope) if (dataset, model, _rounded(r)) not in have]
-        if rests:
+    for dataset, model in product(scope.datasets or ("",), scope.models):
+        left = [place for place in places if (dataset, model, place) not in have]
+        if left:
             command = command_for(claim, models=model, **({"datasets": dataset} if dataset else {}))
             where = f"{dataset} {model}".strip()
-            everything = len(rests) == len(_rests(claim.scope))
-            reason = "not measured" if everything else "not measured: " + "; ".join(map(_rest_text, rests))
+            reason = (
+                "not measured"
+                if len(left) == len(places)
+                else "not measured: " + "; ".join(_text(scope, place) for place in left)
+            )
             verdicts.append(verdict(claim, where, UNDECIDED, reason=reason, command=command))
     return verdicts
 
 
-def _rests(scope: Scope) -> list[Any]:
-    return list(product(scope.sparsities, scope.batch_sizes)) if scope.batch_sizes else list(scope.sparsities)
+def _asked(scope: Scope, place: Place) -> Place:
+    """A place without what the scope doesn't ask for."""
+    sparsity, batch, threads = (*place, 0, 0)[:3]
+    return (round(sparsity, 9), batch if scope.batch_sizes else 0, threads if scope.threads else 0)
 
 
-def _rounded(rest: Any) -> Any:
-    return (round(rest[0], 9), rest[1]) if isinstance(rest, tuple) else round(rest, 9)
-
-
-def _rest_text(rest: Any) -> str:
-    return f"{percent(rest[0])} at batch {rest[1]}" if isinstance(rest, tuple) else percent(rest)
+def _text(scope: Scope, place: Place) -> str:
+    sparsity, batch, threads = place
+    words = [f"at batch {batch}"] if batch else []
+    words += [f"on {threads} thread{'s' if threads > 1 else ''}"] if len(scope.threads) > 1 else []
+    return " ".join([percent(sparsity), *words])
 
 
 def unstable_or_few(claim: Claim, stable: int, unstable: int) -> tuple[str, str]:

@@ -263,11 +263,14 @@ def slower_than(result: Result, limit: float) -> list[str]:
     """Why B fails a check of `limit` (0.05: takes 5 % longer); empty where it passes.
 
     A case or a group's mean counts where its whole interval lies beyond the limit, and so does a case that was ok in A
-    and isn't in B; a comparison in which nothing could be judged passes no check.
+    and isn't in B, or that B, cut off, has not come to; a comparison in which nothing could be judged passes no check.
     """
     bound = -math.log1p(limit)
     said = [f"{p.name} was ok and is {p.b.status}" for p in result.both
             if p.a and p.b and p.a.status == "ok" and p.b.status != "ok"]  # fmt: skip
+    lost = sum(p.b is None and p.a is not None and p.a.status == "ok" for p in result.pairs)
+    if lost and not result.b.complete:
+        said.append(f"{lost} cases that were ok are missing from {result.b.label}, which was cut off")
     for pair in result.both:
         if pair.verdict == "slower" and pair.log_change and pair.log_change[2] < bound:
             said.append(f"{pair.name} takes {100 * math.expm1(-pair.log_change[1]):.1f} % longer")

@@ -16,10 +16,10 @@ NOTES = {
     "operations with a nonzero weight, dense-equivalent ones all of them; the roof was measured in the same run: l1, "
     "multiply-adds with one operand each from the L1 cache, or dense, torch's matrix product.",
     "breakeven": "The sparsity from which the engine is faster than torch on that layer, between measured sparsities "
-    "by interpolation, unstable timings left out.",
+    "by interpolation, unstable and inconclusive timings left out.",
     "breakeven-networks": "The sparsity from which a backend runs the network faster than the faster of torch's dense "
-    "ways: interpolated in time per batch between measured sparsities, the unpruned network included, unstable timings "
-    "left out.",
+    "ways: interpolated in time per batch between measured sparsities, unstable and inconclusive ones left out; 0 %: "
+    "it runs even the unpruned network faster.",
     "bytes": "Parameters, files, and the weights that each backend keeps in memory.",
     "numbers": "Every number behind the tables above, as the CSV files of results/tables hold them. The command of a "
     "row's network above measures it again.",

@@ -11,7 +11,7 @@ from prunebench.cell import NONE
 from prunebench.runs import Run
 from prunebench.tables.answers import Key
 from prunebench.tables.grid import Row, backends_of, detail, frame, labels_of
-from prunebench.tables.layers import breakeven
+from prunebench.tables.layers import INCONCLUSIVE, breakeven, conclusive
 
 _NETWORK = ["dataset", "model", "recipe", "batch_size"]
 _METHOD = ["dataset", "model", "recipe", "criterion", "granularity", "scope", "schedule", "batch_size"]
@@ -22,8 +22,9 @@ _LEAST = 2  # pruned sparsities: between an unpruned network and a single one a 
 def network_breakeven_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
     """{(machine, threads): a row per network and method, a column per backend with its break-even sparsity}.
 
-    Interpolated in time per batch, which is near linear in sparsity; the unpruned network through the same backend is
-    a point too, unstable timings are none. Methods measured at one sparsity only are left out.
+    Interpolated in time per batch, which is near linear in sparsity, between pruned networks alone: the unpruned one
+    may run by other kernels, so it only tells whether a backend is faster from no pruning on. Unstable timings are no
+    points, and inconclusive ones neither. Methods measured at one sparsity only are left out.
     """
     if not any(run.facts for run in runs):
         return {}
@@ -64,6 +65,10 @@ def _rows(own: pd.DataFrame) -> list[dict[str, str]]:
 
 def _text(points: Sequence[Row], backend: str) -> str:
     own = [row for row in points if row["backend"] == backend]
-    if all(row["criterion"] == NONE for row in own):  # of the unpruned network alone: of the method it says nothing
+    pruned = [row for row in own if row["criterion"] != NONE]
+    if not pruned:  # of the unpruned network alone: of the method it says nothing
         return "–"
-    return breakeven([(row["sparsity"], row["speedup"]) for row in own], in_time=True)
+    sure = [(row["sparsity"], row["speedup"]) for row in pruned if conclusive(row)]
+    faster = [(0.0, row["speedup"]) for row in own
+              if row["criterion"] == NONE and conclusive(row) and row["speedup"] > 1]  # fmt: skip
+    return breakeven([*faster, *sure], in_time=True) if sure else INCONCLUSIVE

@@ -109,11 +109,11 @@ def run_commands(run: Run) -> list[str]:
         if key not in recipes:
             recipes[key] = recipe_option(Cell.from_dict(cell))
         grid.setdefault((recipes[key], facts["threads"]), []).append(facts)
-    asked: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    asked: dict[str, list[dict[str, Any]]] = {}
     for facts in run.answers:
-        asked.setdefault((facts["question"], facts["threads"]), []).append(facts)
+        asked.setdefault(facts["question"], []).append(facts)
     commands = [_run_of_grid(key[0], own) for key, own in grid.items()]
-    commands += [_run_of(key[0], own) for key, own in asked.items()]
+    commands += [command for question, own in asked.items() for command in _run_of(question, own)]
     return [f"{one} --benchmark-save={shlex.quote(plain_line(run.name))}" for one in commands]
 
 
@@ -133,18 +133,42 @@ def _run_of_grid(recipe: str | None, facts: Sequence[dict[str, Any]]) -> str:
     return _command("pytest benchmarks", axes | ({"recipe": [recipe]} if recipe else {}))
 
 
-def _run_of(question: str, facts: Sequence[dict[str, Any]]) -> str:
+def _run_of(question: str, facts: Sequence[dict[str, Any]]) -> list[str]:
+    """One command for every set of models, batch sizes, sparsities and thread counts that is measured as a whole."""
     start = f"pytest benchmarks/test_{plain_line(question)}.py"
-    if question not in ("layers", "networks"):
-        return start  # its cases are few, and measured together
-    models = [name for f in facts for name in (f.get("networks") or [f["cell"]["model"]])[:1]]
-    axes = {
-        "models": list(dict.fromkeys(models)),
-        "sparsities": sorted({float(f["cell"]["sparsity"]) for f in facts}),
-        "batch-sizes": sorted(_values(facts, "batch_size")),
-        "threads": _values(facts, "threads"),
-    }
-    return _command(start, axes)
+    if question not in ("layers", "networks"):  # its cases are few, and measured together
+        return [_command(start, {"threads": sorted(_values(facts, "threads"))})]
+    places = {(_network(f), f["threads"], f["batch_size"], float(f["cell"]["sparsity"])) for f in facts}
+    models = list(dict.fromkeys(map(_network, facts)))
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for model in models:
+        found.setdefault(tuple(sorted(p[1:] for p in places if p[0] == model)), []).append(model)
+    commands = []
+    for own, names in found.items():
+        for (threads, batches), sparsities in _products(own):
+            axes: dict[str, list[Any]] = {"models": names, "sparsities": sparsities}
+            commands.append(_command(start, {**axes, "batch-sizes": batches, "threads": threads}))
+    return commands
+
+
+def _network(facts: Mapping[str, Any]) -> str:
+    """A layer is asked for by the first network that has it."""
+    return str((facts.get("networks") or [facts["cell"]["model"]])[0])
+
+
+def _products(places: Iterable[tuple[int, int, float]]) -> list[tuple[tuple[list[int], list[int]], list[float]]]:
+    """((thread counts, batch sizes), sparsities) whose products are exactly these (threads, batch size, sparsity)."""
+    by_place: dict[tuple[int, int], list[float]] = {}
+    for threads, batch, sparsity in places:
+        by_place.setdefault((threads, batch), []).append(sparsity)
+    by_threads: dict[int, dict[tuple[float, ...], list[int]]] = {}
+    for (threads, batch), sparsities in by_place.items():
+        by_threads.setdefault(threads, {}).setdefault(tuple(sparsities), []).append(batch)
+    together: dict[tuple[Any, ...], list[int]] = {}
+    for threads, own in by_threads.items():
+        for measured, batches in own.items():
+            together.setdefault((tuple(batches), measured), []).append(threads)
+    return [((threads, list(batches)), list(s)) for (batches, s), threads in together.items()]
 
 
 def _values(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:

@@ -148,10 +148,11 @@ process. The layers tables hold single layers against the faster of torch's two 
 operations with a nonzero weight, dense-equivalent ones all of them, and the roof was measured in the same run: `l1`,
 multiply-adds with one operand each from the L1 cache, or `dense`, torch's matrix product; beyond 100 % the roof was
 measured in a slower moment. Break-even: the sparsity from which the engine is faster than torch, between measured
-sparsities by interpolation, unstable timings left out. The `-detail.csv` files hold all numbers.
+sparsities by interpolation, unstable and inconclusive timings left out. The `-detail.csv` files hold all numbers.
 """
 
 _BREAKEVEN = """
 The break-even tables of networks say from which sparsity on a backend is faster than the faster of torch's dense ways:
-interpolated in time per batch between measured sparsities, the unpruned network included, unstable timings left out.
+interpolated in time per batch between measured sparsities, unstable and inconclusive timings left out. `below 50 %`: at
+the lowest sparsity measured it is faster already; `0 %`: it runs even the unpruned network faster.
 """

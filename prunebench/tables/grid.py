@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,12 +84,26 @@ def _columns(runs: Sequence[Run]) -> dict[str, list[Any]]:
     return {
         **{name: [one.get(name) for one in facts] for name in names if name not in ("cell", "schema", *SAMPLES)},
         **{name: [cell[name] for cell in cells] for name in (*_CELL, "seed") if name != "recipe"},
-        "recipe": [cell["recipe"]["name"] for cell in cells],
-        "identity": [_identity(cell, recipes) for cell in cells],
+        "identity": (identities := [_identity(cell, recipes) for cell in cells]),
+        "recipe": _recipe_names(cells, identities),
         "machine": [run.machine.get("id", "unknown") for run in runs for _ in run.facts],
         "run": [run.name for run in runs for _ in run.facts],
         "datetime": [run.datetime for run in runs for _ in run.facts],
     }
+
+
+def _recipe_names(cells: Sequence[Mapping[str, Any]], identities: Sequence[str]) -> list[str]:
+    """The recipes' names; where several recipes share one, with a digest of each: their seeds are no repetitions."""
+    texts = [one[one.rindex(', "recipe": ') :] for one in identities]
+    names = [str(cell["recipe"]["name"]) for cell in cells]
+    known: dict[str, set[str]] = {}
+    for name, text in set(zip(names, texts, strict=True)):
+        known.setdefault(name, set()).add(text)
+    told = {
+        (name, text): f"{name}_{hashlib.sha256(text.encode()).hexdigest()[:6]}" if len(found) > 1 else name
+        for name, found in known.items() for text in found
+    }  # fmt: skip
+    return [told[key] for key in zip(names, texts, strict=True)]
 
 
 def _identity(cell: Mapping[str, Any], recipes: dict[Any, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -77,7 +77,7 @@ _NUMBERS = ("µs", "dense µs", "useful GFLOP/s", "dense-equivalent", "roof", "s
 def breakeven_tables(runs: Sequence[Run]) -> dict[Key, pd.DataFrame]:
     """{(machine, threads): a row per layer, a column per batch size with its break-even sparsity}.
 
-    Unstable timings are no points.
+    Unstable timings are no points, and inconclusive ones neither.
     """
     return {key: _breakeven_table(rows) for key, rows in apart(layer_rows(runs)).items()}
 
@@ -91,11 +91,20 @@ def _breakeven_table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     for layer, own in by_layer.items():
         row = {"layer": layer, "of": ", ".join(own[0]["networks"])}
         for batch in batches:
-            points = [(f["cell"]["sparsity"], f["speedup"]) for f in own
+            steady = [f for f in own
                       if f["batch_size"] == batch and f["status"] == "ok" and f["verdict"] != "unstable"]  # fmt: skip
-            row[f"batch {batch}"] = breakeven(points)
+            sure = [(f["cell"]["sparsity"], f["speedup"]) for f in steady if conclusive(f)]
+            row[f"batch {batch}"] = INCONCLUSIVE if steady and not sure else breakeven(sure)
         table.append(row)
     return pd.DataFrame(table)
+
+
+INCONCLUSIVE = "inconclusive"
+
+
+def conclusive(row: Mapping[str, Any]) -> bool:
+    """Whether it was told on which side of 1 a speed-up lies; of one over seeds, by every seed."""
+    return INCONCLUSIVE not in str(row["verdict"])
 
 
 def breakeven(points: Sequence[tuple[float, float]], in_time: bool = False) -> str:

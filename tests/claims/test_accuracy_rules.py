@@ -20,7 +20,7 @@ from claiming import (
 )
 
 from prunebench.cell import Recipe
-from prunebench.claims import judge
+from prunebench.claims import judge, summary_table
 
 
 def replace_accuracy(facts, accuracy, **other):
@@ -90,7 +90,9 @@ def test_accuracy_is_the_checkpoint_s_through_torch_and_the_latest():
 @pytest.mark.parametrize("dense", [0.95, 0.9, 0.7, 0.3])
 def test_what_lies_on_the_bound_is_decided_by_the_bound_and_not_by_how_floats_are_added(dense):
     """0.955 - 0.95 is more than 0.005 in floats, and 0.3 - 0.001 less than 0.001 below 0.3."""
-    assert one(SAME, *accurate([0.005] * 3, dense=dense)).verdict == "holds"
+    # Equal values have the spread of counts rounded: their interval is ±0.0000487.
+    assert one(SAME, *accurate([0.00495] * 3, dense=dense)).verdict == "holds"
+    assert one(SAME, *accurate([0.005] * 3, dense=dense)).verdict == "undecided"
     assert one(SAME, *accurate([-0.0051] * 3, dense=dense)).verdict == "refuted"
     first = accurate([-0.001] * 3, dense=dense)
     second = accurate([0.0] * 3, dense=dense, schedule="linear")
@@ -160,5 +162,37 @@ def test_equal_latency_without_the_other_backend_says_what_to_run():
 
 def test_equal_latency_with_unstable_timings_is_unstable():
     weights = at_latency([0.98, 0.981], 2.0, granularity="weight")
-    shaky = at_latency([0.98, 0.981, 0.982], 2.0, granularity="weight", verdict="unstable")[2:]
-    assert one(MATCHED, *curve(), *weights, *shaky).verdict == "unstable"
+    shaky = at_latency([0.98, 0.981, 0.982], 2.0, granularity="weight", verdict="unstable")
+    assert one(MATCHED, *curve(), *weights, *shaky[2:]).verdict == "unstable"
+    found = one(MATCHED, *curve(), *shaky)
+    assert (found.verdict, found.reason) == ("unstable", "3 of 3 timings unstable")
+
+
+def test_a_seed_that_has_no_filters_is_not_called_unstable():
+    weights = at_latency([0.98, 0.981, 0.982], 2.0, granularity="weight")
+    two = [f for f in curve() if f["cell"]["seed"] < 2 or f["cell"]["criterion"] == "none"]
+    found = one(MATCHED, *two, *weights)
+    assert (found.verdict, found.reason) == ("undecided", "2 of at least 3 seeds measured")
+
+
+def test_seeds_beyond_the_measured_latencies_are_told():
+    weights = at_latency([0.98, 0.981, 0.982, 0.983], 2.0, granularity="weight")
+    far = at_latency([0.98] * 4, 9.0, granularity="weight")[3:]
+    more = [{**f, "cell": {**f["cell"], "seed": 3}} for f in curve()[::3]]
+    found = one(MATCHED, *curve(), *more, *weights[:3], *far)
+    assert (found.verdict, found.n) == ("holds", 3)
+    assert found.reason.endswith("; 1 more beyond the latencies measured")
+
+
+def test_who_was_beaten_after_a_layer_collapse_is_told():
+    collapsed = [{**f, "collapse": "fc2.weight would have lost every weight"} for f in accurate([0.0, 0.001, -0.001])]
+    assert one(SAME, *collapsed).reason.endswith("; layer collapse in 3 of 3 networks")
+    assert (
+        one(
+            SAME,
+            *accurate([0.0, 0.001, -0.001]),
+        ).reason
+        == "two one-sided tests, ±0.5 points"
+    )
+    [row] = summary_table(judge([run(*collapsed)], [SAME]), [SAME]).to_dict("records")
+    assert row["in detail"] == "1 holds; layer collapse in 1 of these places"

@@ -205,7 +205,7 @@ def test_networks_are_judged_by_the_fastest_dense_way():
     ("speedups", "verdict", "estimate"),
     [
         ({0.8: 0.5, 0.9: 0.8}, "holds", "none up to 90 %"),
-        ({0.8: 0.5, 0.9: 1.5}, "refuted", "85 %"),
+        ({0.8: 0.5, 0.9: 2.0}, "refuted", "87 %"),  # in time: from 2 to 1/2, two thirds of the way
         ({0.9: 1.5}, "refuted", "below 90 %"),
         ({0.8: 0.5}, "undecided", "none at 80 %"),
         ({0.8: 0.5, 0.9: 1.0}, "undecided", "none up to 90 %"),
@@ -221,10 +221,37 @@ def test_break_even(speedups, verdict, estimate):
     assert len(found) == 1 + (len(speedups) == 1)  # what isn't measured is told beside it
 
 
+def test_an_inconclusive_timing_is_not_slower_than_dense():
+    near = {"speedup": 0.995, "speedup_low": 0.985, "speedup_high": 0.999}
+    shy = [measured(cell(sparsity=s), "scipy_csr", verdict="inconclusive", **near) for s in (0.8, 0.9)]
+    found = one(PAYS, *shy)
+    assert (found.verdict, found.estimate_text, found.n) == ("undecided", "–", 0)
+    slow = measured(cell(sparsity=0.8), "scipy_csr", speedup=0.5, speedup_low=0.4, speedup_high=0.6, verdict="slower")
+    assert one(PAYS, slow, shy[1]).verdict == "undecided"
+
+
 def test_break_even_with_an_unstable_sparsity_is_unstable():
     values = {"speedup": 0.5, "speedup_low": 0.4, "speedup_high": 0.6}
     shaky = measured(cell(sparsity=0.8), "scipy_csr", verdict="unstable", **values)
     assert one(PAYS, shaky, measured(cell(), "scipy_csr", **values)).verdict == "unstable"
+
+
+def test_a_thread_count_that_is_not_measured_is_told():
+    both = claim("time", {"backends": ["csr"], "batch_sizes": [64], "threads": [1, 2]}, quantity="speedup",
+                 direction="within", range=[1.5, 2.5])  # fmt: skip
+    found = judge([run(*timed([2.0, 2.1, 1.9]))], [both])
+    assert [(v.verdict, v.reason) for v in found][1:] == [("undecided", "not measured: 90 % at batch 64 on 2 threads")]
+    two = [{**f, "threads": 2} for f in timed([2.0, 2.1, 1.9])]
+    assert [v.verdict for v in judge([run(*timed([2.0, 2.1, 1.9]), *two)], [both])] == ["holds", "holds"]
+
+
+def test_dense_bytes_are_those_of_the_network_whatever_was_pruned():
+    less = claim("count", {"backends": ["csr"], "seeds": 1}, quantity="resident", direction="at_least", bound=5.0)
+    pruned = measured(cell(), "csr", resident_bytes=1000)
+    assert [v.verdict for v in judge([run(pruned)], [less])] == ["undecided"]
+    elsewhere = measured(cell(seed=4, sparsity=0.5, criterion="l2"), "dense", resident_bytes=6000)
+    found = one(less, pruned, elsewhere)
+    assert (found.verdict, found.estimate_text) == ("holds", "6.00×")
 
 
 def evidence(speedup, size=3000, **values):

@@ -317,6 +317,13 @@ def test_fail_slower_counts_what_failed_and_what_no_one_can_judge():
     assert slower_than(unstable, 0.5) == ["no case could be judged"]
 
 
+def test_fail_slower_counts_what_a_run_that_was_cut_off_has_not_come_to():
+    whole = run(facts(), facts(CONTROL))
+    assert not slower_than(compared(whole, run(facts(CONTROL))), 0.5)  # a smaller run is a choice
+    [said] = slower_than(compared(whole, run(facts(CONTROL), complete=False)), 0.5)
+    assert said.startswith("1 cases that were ok are missing from ")
+
+
 # The command, on files
 
 

@@ -69,15 +69,21 @@ def test_commands_of_a_committed_run_span_its_cases(one):
     for command in run_commands(one):
         where, given, save = options(command)
         assert save == f"--benchmark-save={one.name}"
-        threads = int(given.get("threads", 1))
+        threads = [int(n) for n in given["threads"].split(",")]
         if where == "benchmarks":
             del given["threads"]
             wanted -= {(c.cell.model, c.cell.dataset, c.cell.criterion, c.cell.schedule, c.cell.sparsity, c.cell.seed,
                         c.backend, c.batch_size) for c in profiles.plan(None, given).cases()}  # fmt: skip
         elif where.endswith("layers.py"):
-            layers -= {(c.layer.id, c.sparsity, c.batch_size) for c in questions.layers(None, given).cases}
+            again = {(c.layer.id, c.sparsity, c.batch_size) for c in questions.layers(None, given).cases}
+            assert again <= layers, "measured twice, or never before"
+            layers -= again
         elif where.endswith("networks.py"):
-            networks -= {(c.model, c.batch_size, threads) for c in questions.networks(None, given).cases}
+            again = {(c.model, c.batch_size, n) for c in questions.networks(None, given).cases for n in threads}
+            assert again <= networks, "measured twice, or never before"
+            networks -= again
+        else:
+            assert where == "benchmarks/test_claims.py"
     assert not wanted
     assert not layers
     assert not networks

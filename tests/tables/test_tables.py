@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -172,6 +173,14 @@ def test_a_later_run_replaces_only_what_it_measured_again():
     old = run(facts(accuracy=0.1), facts(backend="dense", accuracy=0.2), time="2024-01-01T00:00:00")
     new = run(facts(accuracy=0.7), time="2024-06-01T00:00:00")
     assert sorted(frame([old, new])["accuracy"]) == [0.2, 0.7]
+
+
+def test_another_recipe_of_the_same_name_is_no_further_seed():
+    other = replace(PRUNED, recipe=replace(PRUNED.recipe, epochs=99))
+    found = main(run(facts(), facts(other, accuracy=0.5)))
+    assert len({r["recipe"] for r in found}) == 2
+    assert all(re.fullmatch(r"brief_[0-9a-f]{6}", r["recipe"]) for r in found)
+    assert sorted(r["accuracy %"] for r in found) == ["50.00 (n=1)", "90.00 (n=1)"]
 
 
 def test_another_recipe_is_another_row():
