@@ -108,13 +108,31 @@ def accuracy_by(runs, files):
             if view != "criterion":
                 panels = {k: own for k, own in panels.items() if len({f["cell"][view] for f in own}) > 1}
             assert bool(panels) == bool(pages), start
-            if pages:
-                assert len(pages) == 1 or view == "criterion", "panels on several pages have labels of their own"
-                count += check_accuracy(files, pages, facts, panels, view)
+            left = {dots(own, view): key for key, own in panels.items()}
+            for page in pages:
+                shown = together(files[page], lambda row: row["panel"])
+                found = {label: left.pop(dots_shown(rows), None) for label, rows in shown.items() if label or
+                         any(row["what"] == "seed" for row in rows)}  # fmt: skip
+                assert None not in found.values(), (page, "shows a panel that no facts give")
+                of_page = {key: panels[key] for key in found.values()}
+                count += check_accuracy(files[page], facts, of_page, view)
+            assert not left, (start, "lacks panels")
     return count
 
 
-def check_accuracy(files, pages, facts, panels, view):
+def dots(facts, view):
+    """What tells a panel whatever its label: every seed's accuracy."""
+    return frozenset(
+        (f["cell"][view], number(f["cell"]["sparsity"]), str(f["cell"]["seed"]), number(f["accuracy"])) for f in facts
+    )
+
+
+def dots_shown(rows):
+    seeds = [row for row in rows if row["what"] == "seed"]
+    return frozenset((r["series"], r["sparsity"], str(int(float(r["seed"]))), r["accuracy"]) for r in seeds)
+
+
+def check_accuracy(rows, facts, panels, view):
     told = [n for n in range(3) if len({key[n] for key in panels}) > 1]
     expected = {}
     for key, own in panels.items():
@@ -138,7 +156,6 @@ def check_accuracy(files, pages, facts, panels, view):
     if controls:
         middle, low, high = student([f["accuracy"] for f in controls])
         expected["", "none", "0", "control", ""] = {"accuracy": middle, "low": low, "high": high, "n": len(controls)}
-    rows = [row for page in pages for row in files[page]]
     assert {row["view"] for row in rows} == {view}
     return check_rows(rows, expected, ("panel", "series", "sparsity", "what", "seed"))
 
